@@ -1,0 +1,131 @@
+package fleet
+
+import (
+	"net/netip"
+	"time"
+)
+
+// WireVersion is the version of the messages below. A reader refuses a higher one and says so.
+//
+//	1  2026-11  first
+const WireVersion = 1
+
+// Bulletin is what a cluster says of itself to the others: the only thing they know about it. Only that cluster
+// originates it; everyone keeps the newest (Epoch, then Rev) of each.
+type Bulletin struct {
+	Version int    `json:"version"` // WireVersion of the writer
+	Cluster string `json:"cluster"`
+	Epoch   uint64 `json:"epoch"` // rises with each new leader of the cluster's controller (unix nanoseconds)
+	Rev     uint64 `json:"rev"`   // rises with each change within an epoch
+
+	Private  bool     `json:"private,omitempty"`
+	Region   string   `json:"region,omitempty"`
+	Provider string   `json:"provider,omitempty"`
+	Nodes    []Node   `json:"nodes,omitempty"`
+	Pods     []Pod    `json:"pods,omitempty"` // of all slices; PodIPs and UID left out
+	Exports  []Export `json:"exports,omitempty"`
+}
+
+// Newer tells whether b is to replace old.
+func (b *Bulletin) Newer(old *Bulletin) bool {
+	if old == nil {
+		return true
+	}
+	if b.Epoch != old.Epoch {
+		return b.Epoch > old.Epoch
+	}
+	return b.Rev > old.Rev
+}
+
+// Intent is what a controller tells one of its nodes: everything the node needs to compile what it should be, and
+// no more. Slices are those whose pods the node hosts; on a gateway, Clusters has the keys of all slices of its own
+// cluster's nodes as well, because it relays for them.
+type Intent struct {
+	Version  int       `json:"version"`
+	Epoch    uint64    `json:"epoch"`
+	Rev      uint64    `json:"rev"`
+	Cluster  string    `json:"cluster"`
+	Node     string    `json:"node"`
+	Clusters []Cluster `json:"clusters,omitempty"` // sorted by name; this cluster included
+	Slices   []Slice   `json:"slices,omitempty"`   // that this node hosts, sorted by name
+	Pods     []Pod     `json:"pods,omitempty"`     // on those slices, in all clusters
+	Services []Service `json:"services,omitempty"` // on all slices that this cluster is in: the names to answer
+	Policies []Policy  `json:"policies,omitempty"` // that select pods on this node
+	Purge    bool      `json:"purge,omitempty"`    // leave: remove every trace from the node and report it
+}
+
+// Policy says who may reach some pods of a node over a slice. It is made by the controller from SlicePolicies and
+// from the Kubernetes NetworkPolicies that already select those pods, so that a slice never opens what the cluster
+// closed. Several policies on one pod add up, as NetworkPolicies do; a pod that none selects is open.
+type Policy struct {
+	Name     string       `json:"name"`
+	Slice    string       `json:"slice"`
+	Pods     []netip.Addr `json:"pods"`               // the selected pods' slice addresses, on this node
+	Ingress  bool         `json:"ingress"`            // governs what comes in
+	Egress   bool         `json:"egress"`             // governs what goes out
+	AllowIn  []PolicyRule `json:"allowIn,omitempty"`  // if Ingress
+	AllowOut []PolicyRule `json:"allowOut,omitempty"` // if Egress
+}
+
+// PolicyRule allows some peers on some ports.
+type PolicyRule struct {
+	Peers []netip.Prefix `json:"peers,omitempty"` // slice addresses; none means everyone
+	Ports []PolicyPort   `json:"ports,omitempty"` // none means all
+}
+
+// PolicyPort is a port range of one transport.
+type PolicyPort struct {
+	Protocol Protocol `json:"protocol"`
+	First    uint16   `json:"first,omitempty"` // 0 means all ports of the protocol
+	Last     uint16   `json:"last,omitempty"`
+}
+
+// Report is what a node tells its controller, whenever something in it changes and every few minutes besides.
+type Report struct {
+	Version     int            `json:"version"`
+	Node        string         `json:"node"`
+	IntentRev   uint64         `json:"intentRev"` // of the newest intent that is fully applied
+	Addrs       []netip.Addr   `json:"addrs,omitempty"`
+	Port        uint16         `json:"port,omitempty"`
+	MTU         int            `json:"mtu,omitempty"`
+	Keys        map[string]Key `json:"keys,omitempty"` // slice → public key
+	Driver      string         `json:"driver,omitempty"`
+	Attachments []Attachment   `json:"attachments,omitempty"`
+	Peers       []PeerState    `json:"peers,omitempty"`
+	Problems    []Problem      `json:"problems,omitempty"`
+	Purged      bool           `json:"purged,omitempty"` // nothing of Seaway is left on the node
+}
+
+// Attachment is the state of one pod's link to its slice.
+type Attachment struct {
+	PodUID    string    `json:"podUID"`
+	Namespace string    `json:"namespace"`
+	Pod       string    `json:"pod"`
+	Slice     string    `json:"slice"`
+	Attached  bool      `json:"attached"`          // the link is there and a probe went through it
+	Reason    string    `json:"reason"`            // Attached, or why not: see docs/problems
+	Message   string    `json:"message,omitempty"` // what to do next
+	Since     time.Time `json:"since,omitzero"`    // of this state
+	Took      float64   `json:"tookMs,omitempty"`  // milliseconds from the sandbox's birth to the probe's answer
+	NetNS     uint64    `json:"netns,omitempty"`   // inode of the pod's network namespace
+}
+
+// PeerState is how one node reaches another on one slice.
+type PeerState struct {
+	Slice     string    `json:"slice"`
+	Peer      string    `json:"peer"` // cluster/node
+	Path      string    `json:"path"` // "direct 10.0.0.1:51871", "relay c2/g1 10.0.0.9:51871", "none"
+	Handshake time.Time `json:"handshake,omitzero"`
+	RxBytes   uint64    `json:"rxBytes"`
+	TxBytes   uint64    `json:"txBytes"`
+}
+
+// Problem is something that a person must act on: what, where, since when, what to do. The same value is shown by
+// conditions, the CLI, events and metrics.
+type Problem struct {
+	Reason  string    `json:"reason"` // CamelCase; has a page section in docs/problems
+	Where   string    `json:"where"`  // "slice pay", "pod shop/web-0", ...
+	Message string    `json:"message"`
+	Next    string    `json:"next"` // what to do
+	Since   time.Time `json:"since,omitzero"`
+}

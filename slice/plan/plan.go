@@ -1,0 +1,128 @@
+// Package plan compiles what a fleet wants into what one node should be.
+//
+// [Compile] is a pure function from a [fleet.Intent] to a [Node]: the tunnel's devices, peers and paths, each slice's
+// namespace with its pods, routes and services, and the directory of keys that a gateway relays for. Nothing here
+// reads a clock, a socket, the kernel or Kubernetes. The doers (packages tunnel and datapath) compare a Node with the
+// world and apply the difference; explain, diff and the drawings print the same value.
+//
+//	intent ──Compile──▶ Node ──┬─ Tunnel ──▶ tunnel: WireGuard devices, relay
+//	                           └─ Slices ──▶ datapath: namespaces, veths, routes, nftables
+package plan
+
+import (
+	"net/netip"
+
+	"seaway.dev/seaway/fleet"
+)
+
+// Paths on the node. They lie in directories that the agent and the tunnel share with the host.
+const (
+	RunDir   = "/run/seaway"     // gone with a reboot: namespaces, sockets
+	StateDir = "/var/lib/seaway" // kept: private keys, the last intent
+	NetNSDir = RunDir + "/netns" // one mount per slice
+	TunLink  = "wg0"             // the WireGuard device in a slice's namespace
+	PodLink  = "slice0"          // a pod's end of its link
+)
+
+// The pod's next hop: the other end of its link, in the slice's namespace. The addresses are link-local, so they
+// can be the same on every link.
+var (
+	Gateway4 = netip.MustParseAddr("169.254.77.1")
+	Gateway6 = netip.MustParseAddr("fe80::5ea:1")
+)
+
+// Node is what one node should be.
+type Node struct {
+	Cluster string  `json:"cluster"`
+	Name    string  `json:"name"`
+	Tunnel  Tunnel  `json:"tunnel"`
+	Slices  []Slice `json:"slices,omitempty"` // sorted by name; the management slice is only in Tunnel
+}
+
+// Tunnel is what the tunnel process of a node should be.
+type Tunnel struct {
+	Port    uint16   `json:"port"`
+	Devices []Device `json:"devices,omitempty"` // sorted by slice
+	Relay   []Target `json:"relay,omitempty"`   // sorted by node, then slice; empty unless the node is a gateway
+}
+
+// Device is one WireGuard device: the node's end of one slice.
+type Device struct {
+	Slice string         `json:"slice"`
+	NetNS string         `json:"netns"` // path of the namespace that holds the device
+	Link  string         `json:"link"`
+	MTU   int            `json:"mtu"`             // inner, bytes
+	Addrs []netip.Prefix `json:"addrs,omitempty"` // on the device itself: the management slice only
+	Peers []Peer         `json:"peers,omitempty"` // sorted by ID
+}
+
+// Peer is another node on the same slice.
+type Peer struct {
+	ID        string         `json:"id"` // cluster/node
+	Key       fleet.Key      `json:"key"`
+	Allowed   []netip.Prefix `json:"allowed,omitempty"`   // its pods' addresses: what it may send from and is sent
+	Paths     []Path         `json:"paths,omitempty"`     // ways to it, the preferred one first; none: it must dial us
+	Keepalive int            `json:"keepalive,omitempty"` // seconds; set by the side that must keep a NAT open
+}
+
+// Path is one way to a peer.
+type Path struct {
+	Endpoint netip.AddrPort `json:"endpoint"`
+	Relay    string         `json:"relay,omitempty"` // the gateway's ID; "" means direct
+}
+
+// Target is a key for which a gateway forwards handshake initiations, and where to.
+type Target struct {
+	Key       fleet.Key        `json:"key"`
+	ID        string           `json:"id"` // cluster/node
+	Slice     string           `json:"slice"`
+	Endpoints []netip.AddrPort `json:"endpoints,omitempty"` // of a node that can be dialled
+	// Management is set instead of Endpoints for a node that cannot be dialled: the relay forwards to wherever the
+	// management device last heard the peer with this key.
+	Management fleet.Key `json:"management,omitzero"`
+}
+
+// Slice is one slice's namespace on a node.
+type Slice struct {
+	Name        string         `json:"name"`
+	NetNS       string         `json:"netns"`
+	MTU         int            `json:"mtu"`
+	Prefixes    []netip.Prefix `json:"prefixes"`
+	Attachments []Attachment   `json:"attachments,omitempty"` // sorted by pod
+	Routes      []Route        `json:"routes,omitempty"`      // in the slice's namespace, sorted
+	Services    []Balance      `json:"services,omitempty"`    // sorted by address and port
+	Policies    []fleet.Policy `json:"policies,omitempty"`
+}
+
+// Attachment links one pod of this node with the slice.
+type Attachment struct {
+	PodUID    string         `json:"podUID"`
+	Namespace string         `json:"namespace"`
+	Pod       string         `json:"pod"`
+	Addrs     []netip.Addr   `json:"addrs"`
+	PodIPs    []netip.Addr   `json:"podIPs,omitempty"` // the CNI's: replies from them keep leaving by the CNI
+	Link      string         `json:"link"`             // the slice's end of the veth pair
+	Prefixes  []netip.Prefix `json:"prefixes"`         // what the pod routes into the link: the slice's, never a default
+}
+
+// Route is a route in a slice's namespace.
+type Route struct {
+	Dst  netip.Prefix `json:"dst"`
+	Link string       `json:"link"` // "" means unreachable
+}
+
+// Balance is a service address and those who answer for it, chosen at random by weight.
+type Balance struct {
+	Service  string         `json:"service"` // namespace/name
+	IP       netip.Addr     `json:"ip"`
+	Protocol fleet.Protocol `json:"protocol"`
+	Port     uint16         `json:"port"`
+	Backends []Backend      `json:"backends,omitempty"` // none: new connections are refused
+	Affinity int32          `json:"affinity,omitempty"` // seconds a client stays with its backend, 0 = no affinity
+}
+
+// Backend is one endpoint of a service port.
+type Backend struct {
+	Addr   netip.AddrPort `json:"addr"`
+	Weight int            `json:"weight"` // relative, at least 1
+}
