@@ -92,6 +92,8 @@ type Pod struct {
 	Addrs     []netip.Addr `json:"addrs,omitempty"` // on the slice, at most one per family
 	PodIPs    []netip.Addr `json:"podIPs,omitempty"`
 	Ready     bool         `json:"ready,omitempty"`
+	// Labels lets other clusters match the pod with their policies' selectors. Only in bulletins, few and short.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Key returns "namespace/name".
