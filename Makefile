@@ -1,0 +1,79 @@
+# Seaway. `make demo` is the product in four minutes, `make test` everything that a release needs.
+# What is built lies in CACHE, outside the tree; the lab keeps its own cache beside it.
+SHELL    := /bin/bash -o pipefail
+CACHE    ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/seaway
+GO       := CGO_ENABLED=0 go
+GOFLAGS  := -trimpath -buildvcs=false
+export GOFLAGS
+
+VERSION  ?= $(shell git describe --tags --always 2>/dev/null || echo dev)
+TOOL     := go tool -modfile=tools/go.mod
+SEAWAY   := $(CACHE)/bin/seaway
+LAB      := $(CACHE)/bin/seaway-lab
+STORY    ?=
+RUNS     ?= 1
+OUT      ?=
+
+.PHONY: help build unit netns fuzz lint generate test e2e demo demo-down bench lab-up lab-down
+
+help: ## What can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+build: ## Build seaway and seaway-lab into the cache
+	@mkdir -p $(CACHE)/bin
+	$(GO) build -ldflags "-s -w -X main.version=$(VERSION)" -o $(SEAWAY) ./cmd/seaway
+	cd lab && $(GO) build -ldflags "-s -w" -o $(LAB) ./cmd/seaway-lab
+
+unit: ## Quick inner loop: no root, no network, under a minute when warm
+	$(GO) test -short ./...
+	cd lab && $(GO) test -short ./...
+
+netns: ## Kernel tests in network namespaces (root)
+	@[ "$$(id -u)" = 0 ] || { echo "make netns: these tests make network namespaces; run them as root"; exit 1; }
+	$(GO) test -count=1 ./datapath/... ./tunnel/... ./slice/node/...
+
+FUZZTIME ?= 5s
+fuzz: ## Every fuzzer for FUZZTIME
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	  mod=.; case $$dir in ./lab*) mod=lab; dir=./$${dir#./lab/};; esac; \
+	  for f in $$(cd $$mod && grep -h '^func Fuzz' $$dir/*_test.go | sed 's/func \(Fuzz[A-Za-z0-9_]*\).*/\1/'); do \
+	    echo "fuzz $$mod $$dir $$f $(FUZZTIME)"; (cd $$mod && $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir) || exit 1; \
+	  done; done
+
+lint: ## gofmt, vet, staticcheck, generated files up to date
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	cd lab && $(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+generate: ## Make the CRDs and deep copies again
+	$(GO) generate ./...
+
+test: ## Everything a release needs: lint, unit, namespaces, fuzzers, the lab's stories (root, Debian 12)
+	@./.ci/prepare
+	$(MAKE) lint
+	$(GO) test ./...
+	cd lab && $(GO) test ./...
+	$(MAKE) fuzz
+	$(MAKE) e2e
+
+e2e: build ## Stories on real clusters; STORY=name for one
+	SEAWAY_E2E=1 SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) test -count=1 -timeout 60m -v -run 'TestStory/$(or $(STORY),.*)$$' ./e2e
+
+demo: ## From nothing to an application across three real clusters
+	@./.ci/prepare
+	@$(MAKE) --no-print-directory build
+	@SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/demo
+
+demo-down: ## Take the demo's clusters away
+	@[ ! -x $(LAB) ] || $(LAB) down
+
+bench: ## Side by side: veth, VXLAN, WireGuard, OpenVPN, Seaway; OUT=FILE for JSON
+	@./.ci/prepare
+	$(GO) run ./bench $(if $(OUT),-o $(OUT))
+
+lab-up: build ## Only the clusters
+	$(LAB) up
+
+lab-down: ## Take them away
+	$(LAB) down
