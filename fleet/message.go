@@ -24,6 +24,11 @@ type Bulletin struct {
 	Nodes    []Node   `json:"nodes,omitempty"`
 	Pods     []Pod    `json:"pods,omitempty"` // of all slices; PodIPs and UID left out
 	Exports  []Export `json:"exports,omitempty"`
+
+	Software string `json:"software,omitempty"` // version of Seaway that wrote it
+	// Demand is how many addresses of each family the cluster needs on a slice: those in use or reserved, those at
+	// rest, and those that pods and services wait for. The hub adds blocks by it.
+	Demand map[string]int `json:"demand,omitempty"`
 }
 
 // Newer tells whether b is to replace old.
