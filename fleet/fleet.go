@@ -122,7 +122,7 @@ type Endpoint struct {
 	Cluster  string            `json:"cluster"`
 	Node     string            `json:"node,omitempty"`
 	Pod      string            `json:"pod,omitempty"`
-	Hostname string            `json:"hostname,omitempty"` // of a StatefulSet's pod: its name in per-pod records
+	Hostname string            `json:"hostname,omitempty"` // its label in per-pod records: a StatefulSet pod's name
 	Addrs    []netip.Addr      `json:"addrs"`
 	Ready    bool              `json:"ready,omitempty"`
 	Ports    map[string]uint16 `json:"ports,omitempty"` // service port's name → the pod's port number
@@ -160,6 +160,9 @@ type Service struct {
 	Timeout   int32        `json:"affinityTimeout,omitempty"`
 	Clusters  []string     `json:"clusters,omitempty"` // that export it
 	Endpoints []Endpoint   `json:"endpoints,omitempty"`
+
+	InternalTrafficPolicy string `json:"internalTrafficPolicy,omitempty"` // Cluster or Local
+	TrafficDistribution   string `json:"trafficDistribution,omitempty"`   // PreferClose and its like, "" for none
 }
 
 // Key returns "namespace/name".
