@@ -172,7 +172,7 @@ func (l Lab) awaitCluster(ctx context.Context, plan layout.Cluster, lay layout.L
 	}
 	steps := []step{
 		{"API", c.AwaitAPI},
-		{"nodes Ready", func(ctx context.Context) error { return c.AwaitNodes(ctx) }},
+		{"nodes Ready", func(ctx context.Context) error { return c.AwaitNodes(ctx, time.Time{}) }},
 		{"default ServiceAccount", c.AwaitServiceAccount},
 	}
 	if lay.DNS {

@@ -22,13 +22,14 @@ type Client struct {
 	http   *http.Client
 }
 
-// New makes a client from a directory of package pki, as the administrator.
-func New(server, pkiDir string) (*Client, error) {
+// New makes a client that shows the certificate called who of a directory of
+// package pki.
+func New(server, pkiDir, who string) (*Client, error) {
 	ca, err := os.ReadFile(filepath.Join(pkiDir, "ca.crt"))
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(pkiDir, "admin.crt"), filepath.Join(pkiDir, "admin.key"))
+	pair, err := tls.LoadX509KeyPair(filepath.Join(pkiDir, who+".crt"), filepath.Join(pkiDir, who+".key"))
 	if err != nil {
 		return nil, err
 	}

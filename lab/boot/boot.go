@@ -62,8 +62,8 @@ func Run(specFile string) error {
 
 // awaitAPI waits for the API server, so that daemons that need it do not start
 // in vain and then sit in their back-off. A machine without one boots anyway.
-func awaitAPI(ctx context.Context, server string, patience time.Duration, log *slog.Logger) {
-	c, err := api.New(server, kubernetesDir)
+func awaitAPI(ctx context.Context, server, who string, patience time.Duration, log *slog.Logger) {
+	c, err := api.New(server, kubernetesDir, who)
 	if err != nil {
 		log.Error("API client", "error", err)
 		return

@@ -12,7 +12,7 @@ func controlPlane(ctx context.Context, s machine.Spec, sup *supervisor) error {
 	sup.keep(ctx, etcd())
 	sup.keep(ctx, apiServer(s))
 	go func() {
-		awaitAPI(ctx, "https://127.0.0.1:6443", 10*time.Minute, sup.log)
+		awaitAPI(ctx, "https://127.0.0.1:6443", "admin", 10*time.Minute, sup.log)
 		sup.keep(ctx, controllerManager(s))
 		sup.keep(ctx, scheduler())
 	}()

@@ -64,7 +64,7 @@ func node(ctx context.Context, s machine.Spec, sup *supervisor) error {
 	}
 	sup.keep(ctx, daemon{name: "containerd", argv: []string{containerd, "-c", configDir + "/containerd.toml"}})
 	go func() {
-		awaitAPI(ctx, s.Cluster.Server(), time.Minute, sup.log)
+		awaitAPI(ctx, s.Cluster.Server(), s.Machine.Name, time.Minute, sup.log)
 		awaitContainerd(ctx)
 		name := s.Machine.Name
 		sup.keep(ctx, bin("kubelet", "--config="+configDir+"/kubelet.yaml", "--kubeconfig="+kubernetesDir+"/"+name+".kubeconfig",

@@ -28,7 +28,7 @@ type Cluster struct {
 
 // Open a cluster whose keys are in pkiDir.
 func Open(plan layout.Cluster, pkiDir string) (Cluster, error) {
-	c, err := api.New(plan.Server(), pkiDir)
+	c, err := api.New(plan.Server(), pkiDir, "admin")
 	return Cluster{Plan: plan, API: c}, err
 }
 
@@ -50,15 +50,17 @@ type node struct {
 	} `json:"spec"`
 	Status struct {
 		Conditions []struct {
-			Type, Status string
+			Type, Status      string
+			LastHeartbeatTime time.Time
 		} `json:"conditions"`
 	} `json:"status"`
 }
 
-func (n node) ready() bool {
+// ready says whether the kubelet has said so since a time.
+func (n node) ready(since time.Time) bool {
 	for _, c := range n.Status.Conditions {
 		if c.Type == "Ready" {
-			return c.Status == "True"
+			return c.Status == "True" && !c.LastHeartbeatTime.Before(since)
 		}
 	}
 	return false
@@ -69,7 +71,7 @@ func (c Cluster) Nodes(ctx context.Context) (map[string]bool, error) {
 	nodes, err := c.nodes(ctx)
 	ready := map[string]bool{}
 	for _, n := range nodes {
-		ready[n.Metadata.Name] = n.ready()
+		ready[n.Metadata.Name] = n.ready(time.Time{})
 	}
 	return ready, err
 }
@@ -82,8 +84,9 @@ func (c Cluster) nodes(ctx context.Context) ([]node, error) {
 
 // AwaitNodes waits until nodes are Ready (all of them if none is named), and
 // tells the API which pod network each has: the CNI configuration is static,
-// and the API only copies it.
-func (c Cluster) AwaitNodes(ctx context.Context, names ...string) error {
+// and the API only copies it. A report from before since does not count: for a
+// while after a power cut the API still shows the last one.
+func (c Cluster) AwaitNodes(ctx context.Context, since time.Time, names ...string) error {
 	want := map[string]string{}
 	for _, n := range c.Plan.Nodes() {
 		if len(names) == 0 || slices.Contains(names, n.Name) {
@@ -102,7 +105,7 @@ func (c Cluster) AwaitNodes(ctx context.Context, names ...string) error {
 			if !ok {
 				continue
 			}
-			seen[n.Metadata.Name] = n.ready()
+			seen[n.Metadata.Name] = n.ready(since)
 			if n.Spec.PodCIDR == "" {
 				if err := c.setPodCIDR(ctx, n.Metadata.Name, cidr); err != nil {
 					return false, err

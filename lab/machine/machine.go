@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"seaway.dev/seaway/lab/cgroup"
 	"seaway.dev/seaway/lab/layout"
 	"seaway.dev/seaway/lab/netns"
+	"seaway.dev/seaway/lab/pki"
 	"seaway.dev/seaway/lab/state"
 	"seaway.dev/seaway/lab/underlay"
 )
@@ -118,7 +118,10 @@ func (m Machine) Start() error {
 			return err
 		}
 	}
-	spec := Spec{Machine: m.plan, Cluster: m.cl, Layout: m.lab.Layout, Dir: m.Dir(), PKI: m.dir.Path("clusters", m.cl.Name, "pki"), Bin: m.lab.Bin}
+	spec := Spec{Machine: m.plan, Cluster: m.cl, Layout: m.lab.Layout, Dir: m.Dir(), PKI: filepath.Join(m.Dir(), "pki"), Bin: m.lab.Bin}
+	if err := pki.Deal(m.dir.Path("clusters", m.cl.Name, "pki"), spec.PKI, m.plan); err != nil {
+		return fmt.Errorf("keys of %s: %w", m.plan.Name, err)
+	}
 	specFile := filepath.Join("machines", m.plan.Name, "spec.json")
 	if err := m.dir.Write(specFile, spec); err != nil {
 		return err
@@ -251,16 +254,4 @@ func (m Machine) Reboot() error {
 		return err
 	}
 	return m.Start()
-}
-
-// KubeletAnswers says whether the machine's kubelet is up.
-func (m Machine) KubeletAnswers() bool {
-	err := netns.Do(underlay.NetnsOf(m.plan.Name), func() error {
-		c, err := net.DialTimeout("tcp", "127.0.0.1:10248", time.Second)
-		if err == nil {
-			err = c.Close()
-		}
-		return err
-	})
-	return err == nil
 }

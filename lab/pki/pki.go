@@ -194,3 +194,31 @@ contexts:
 current-context: %[1]s
 `, name, server, b64(ca), b64(crt), b64(key))
 }
+
+// Deal copies to a machine what that machine should have and no more: a node
+// does not hold the cluster's keys.
+func Deal(from, to string, m layout.Machine) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	pattern := []string{"*"}
+	if m.Role == layout.Node {
+		pattern = []string{"ca.crt", m.Name + ".*", "kube-proxy.*"}
+	}
+	for _, p := range pattern {
+		files, err := filepath.Glob(filepath.Join(from, p))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(to, filepath.Base(f)), b, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

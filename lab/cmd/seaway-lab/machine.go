@@ -40,10 +40,11 @@ func machineCommand(o *options) *cobra.Command {
 			Example: fmt.Sprintf("  seaway-lab machine %s c1n1", a.name),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return o.onMachines(args, "machine "+a.name, func(l lab.Lab, m machine.Machine) error {
+					start := time.Now()
 					if err := a.run(cmd.Context(), l, m); err != nil || !wait {
 						return err
 					}
-					return awaitMachine(cmd.Context(), l, m)
+					return awaitMachine(cmd.Context(), l, m, start)
 				})
 			},
 		}
@@ -82,13 +83,12 @@ func (o *options) onMachines(names []string, what string, do func(lab.Lab, machi
 	return nil
 }
 
-func awaitMachine(ctx context.Context, l lab.Lab, m machine.Machine) error {
+func awaitMachine(ctx context.Context, l lab.Lab, m machine.Machine, start time.Time) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, lab.Patience, fmt.Errorf("%s not ready after %s", m.Plan().Name, lab.Patience))
 	defer cancel()
 	stages := progress.New(os.Stderr)
 	defer stages.Close()
-	start := time.Now()
-	if err := l.AwaitMachine(ctx, m); err != nil {
+	if err := l.AwaitMachine(ctx, m, start); err != nil {
 		return err
 	}
 	stages.Note("%s is ready after %.1f s", m.Plan().Name, time.Since(start).Seconds())
