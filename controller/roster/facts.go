@@ -1,0 +1,143 @@
+// Package roster works out, from everything that a cluster's controller knows, who is on which slice, and what its
+// nodes and the other clusters are told. [New] turns one snapshot of [Facts] into a [Roster], which answers:
+//
+//	Facts ──New──▶ Roster ──┬─ SliceOf(namespace)   which slice a namespace is on
+//	                        ├─ Keys(slice)          whose addresses are to be leased
+//	                        ├─ Bulletin()           what the other clusters hear
+//	                        ├─ Intent(node)         what a node hears
+//	                        ├─ PodStates()          what each pod's condition says
+//	                        └─ Problems()           what a person must act on
+//
+// It does no I/O and reads no clock. Equal facts give equal answers.
+package roster
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/policy"
+)
+
+// Labels that people set.
+const (
+	// ExcludeLabel on a pod, with value "true", keeps it off its namespace's slice.
+	ExcludeLabel = "seaway.dev/exclude"
+	// GatewayLabel on a node, with value "true", makes it a gateway.
+	GatewayLabel = "seaway.dev/gateway"
+)
+
+// DefaultGateways is how many nodes of a cluster relay if nobody says otherwise: one can fail or be upgraded.
+const DefaultGateways = 2
+
+// Facts is everything a controller knows at one moment. New only reads it; the answers share parts of it.
+type Facts struct {
+	Cluster  string // this one
+	Software string // version of Seaway
+
+	// From the hub, or as last known.
+	Members []Member
+	Slices  []Wish
+
+	// Of this cluster.
+	Namespaces map[string]map[string]string // name → labels
+	Nodes      map[string]Node
+	Pods       map[string]*Pod // by namespace/name
+	Policies   []*networkingv1.NetworkPolicy
+	Exports    []fleet.Export
+	Services   []fleet.Service
+	Leases     map[string]map[string][]netip.Addr // slice → key → addresses, as far as they are written down
+	Leaving    bool
+
+	Reports   map[string]*fleet.Report   // by node; seeded with what was last known
+	Bulletins map[string]*fleet.Bulletin // of the other clusters, as received
+}
+
+// Member is a cluster of the fleet, as the hub has it.
+type Member struct {
+	Name          string            `json:"name"`
+	Private       bool              `json:"private,omitempty"`
+	Region        string            `json:"region,omitempty"`
+	Provider      string            `json:"provider,omitempty"`
+	GatewayCount  int               `json:"gatewayCount,omitempty"` // 0 means DefaultGateways
+	GatewayLabels map[string]string `json:"gatewayLabels,omitempty"`
+}
+
+// Wish is a slice as people want it. Its Clusters are resolved: none is left out because "all" was meant.
+type Wish struct {
+	fleet.Slice
+	Created  time.Time       `json:"created"`            // the oldest slice wins a namespace
+	Names    []string        `json:"names,omitempty"`    // namespaces by name
+	Selector string          `json:"selector,omitempty"` // namespaces by label, as labels.Parse reads it; "" is none
+	All      bool            `json:"all,omitempty"`      // an empty selector was given, which selects every namespace
+	parsed   labels.Selector // of Selector
+}
+
+// Node is a node of this cluster, as its API server has it.
+type Node struct {
+	Labels      map[string]string
+	Ready       bool
+	Schedulable bool
+}
+
+// Pod is a pod of this cluster, as its API server has it.
+type Pod struct {
+	UID         string
+	Namespace   string
+	Name        string
+	Node        string
+	Labels      map[string]string
+	StatefulSet bool // it is one's, so its name comes back
+	HostNetwork bool
+	Finished    bool
+	Ready       bool
+	PodIPs      []netip.Addr
+	Ports       []policy.NamedPort
+
+	Condition  Condition // seaway.dev/attached as it stands; zero if there is none
+	Annotation string    // seaway.dev/slice-ips as it stands
+}
+
+// Condition is a pod's seaway.dev/attached.
+type Condition struct {
+	Status  string // True, False; "" means none
+	Reason  string
+	Message string
+}
+
+// Key names the pod in the ledger of addresses: for a StatefulSet's pod its name, which comes back, else its UID,
+// which never does.
+func (p *Pod) Key() string {
+	if p.StatefulSet {
+		return p.Namespace + "/" + p.Name
+	}
+	return p.UID
+}
+
+// never are the namespaces that are on no slice, whatever a selector says: the cluster's own.
+var never = []string{"kube-system", "kube-public", "kube-node-lease", "seaway-system"}
+
+// selects tells whether a slice wants a namespace.
+func (w *Wish) selects(namespace string, set map[string]string) bool {
+	if slices.Contains(never, namespace) {
+		return false
+	}
+	if w.All || slices.Contains(w.Names, namespace) {
+		return true
+	}
+	if w.Selector == "" {
+		return false
+	}
+	if w.parsed == nil {
+		parsed, err := labels.Parse(w.Selector)
+		if err != nil {
+			parsed = labels.Nothing()
+		}
+		w.parsed = parsed
+	}
+	return w.parsed.Matches(labels.Set(set))
+}

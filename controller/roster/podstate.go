@@ -1,0 +1,107 @@
+package roster
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"seaway.dev/seaway/fleet"
+)
+
+// Where a pod shows its state.
+const (
+	// ConditionType is the type of the pod condition: True once a probe went through the pod's own link.
+	ConditionType = "seaway.dev/attached"
+	// AddressAnnotation lists the pod's slice addresses, with commas.
+	AddressAnnotation = "seaway.dev/slice-ips"
+)
+
+// Reasons of a pod's condition that the controller gives; the node's agent gives the others. All are explained in
+// docs/problems.
+const (
+	ReasonHostNetwork        = "HostNetwork"
+	ReasonAddressPending     = "AddressPending"
+	ReasonAddressesExhausted = "AddressesExhausted"
+	ReasonNodeSilent         = "NodeSilent"
+	ReasonAttaching          = "Attaching"
+)
+
+// PodState is what a pod's condition and annotation are to say.
+type PodState struct {
+	Namespace, Name, UID string
+	Slice                string
+	Condition            Condition // zero: the pod is on no slice and shows nothing
+	Annotation           string
+	// Passing says that the state will end by itself in a moment: not worth a write unless it lasts.
+	Passing bool
+}
+
+// PodStates says what each pod that is on a slice, or was, is to show; sorted by namespace and name. Exhausted tells
+// which slices have no address left.
+func (r *Roster) PodStates(exhausted map[string]bool) []PodState {
+	attached := map[string]fleet.Attachment{}
+	for _, rep := range r.f.Reports {
+		for _, a := range rep.Attachments {
+			attached[rep.Node+" "+a.PodUID] = a
+		}
+	}
+	var out []PodState
+	for _, key := range slices.Sorted(maps.Keys(r.f.Pods)) {
+		p := r.f.Pods[key]
+		slice, on := r.sliceOf[p.Namespace]
+		st := PodState{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Slice: slice}
+		switch {
+		case p.Finished:
+			continue // it has no network any more: what it showed last stays true of its time
+		case !on || p.Labels[ExcludeLabel] == "true":
+			if p.Condition.Status == "" && p.Annotation == "" {
+				continue
+			}
+		case p.Node == "":
+			continue
+		default:
+			st.Condition, st.Passing = r.condition(p, key, slice, attached, exhausted)
+			st.Annotation = join(r.PodAddrs(p.Namespace, p.Name))
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
+func (r *Roster) condition(p *Pod, key, slice string, attached map[string]fleet.Attachment, exhausted map[string]bool) (Condition, bool) {
+	no := func(reason, message string) Condition {
+		return Condition{Status: "False", Reason: reason, Message: message}
+	}
+	switch r.refused[key] {
+	case ReasonHostNetwork:
+		return no(ReasonHostNetwork, "a pod with hostNetwork: true has no network of its own to attach; take that out of its spec, or label it "+
+			ExcludeLabel+"=true to say that it needs no slice"), false
+	case ReasonAddressPending:
+		if exhausted[slice] {
+			return no(ReasonAddressesExhausted, fmt.Sprintf("slice %s has no free address in this cluster; "+
+				"the hub adds blocks by itself while its prefix has room: see `kubectl describe slice %s` there", slice, slice)), false
+		}
+		return no(ReasonAddressPending, "an address of slice "+slice+" is being written down"), true
+	}
+	a, ok := attached[p.Node+" "+p.UID]
+	switch {
+	case ok && a.Attached:
+		return Condition{Status: "True", Reason: a.Reason, Message: a.Message}, false
+	case ok:
+		return no(a.Reason, a.Message), false
+	case r.f.Reports[p.Node] == nil || r.f.Reports[p.Node].IntentRev == 0:
+		return no(ReasonNodeSilent, "nothing was heard from node "+p.Node+"'s agent; see `kubectl -n seaway-system get pods -o wide`"), true
+	default:
+		return no(ReasonAttaching, "node "+p.Node+" is about to attach the pod"), true
+	}
+}
+
+func join(addrs []netip.Addr) string {
+	ss := make([]string, len(addrs))
+	for i, a := range addrs {
+		ss[i] = a.String()
+	}
+	return strings.Join(ss, ",")
+}

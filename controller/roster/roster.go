@@ -1,0 +1,354 @@
+package roster
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"seaway.dev/seaway/bulletin"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/policy"
+)
+
+// Roster is who is on which slice. It never changes once made.
+type Roster struct {
+	f        *Facts
+	self     Member
+	sliceOf  map[string]string          // namespace → slice
+	slices   map[string]*fleet.Slice    // that this cluster is on, with its namespaces
+	local    []fleet.Pod                // with addresses, sorted
+	refused  map[string]string          // pod → why it is not on its slice: a reason
+	keys     map[string]map[string]bool // slice → ledger keys of pods
+	hosts    map[string]map[string]bool // node of this cluster → slices whose pods it hosts
+	gateways map[string]bool
+	own      fleet.Cluster                // with all nodes that reported
+	others   map[string]*fleet.Bulletin   // checked
+	lies     map[string]bulletin.Refusals // by cluster
+	pods     map[string][]fleet.Pod       // slice → pods of all clusters as intents show them
+	policies map[string][]fleet.Policy    // node → policies on its pods
+	problems []fleet.Problem
+}
+
+// New makes the roster of one snapshot of facts.
+func New(f *Facts) *Roster {
+	r := &Roster{
+		f: f, self: Member{Name: f.Cluster}, refused: map[string]string{},
+		keys: map[string]map[string]bool{}, hosts: map[string]map[string]bool{},
+	}
+	for _, m := range f.Members {
+		if m.Name == f.Cluster {
+			r.self = m
+		}
+	}
+	r.join()
+	r.enlist()
+	r.gateways = r.chooseGateways()
+	r.muster()
+	r.hear()
+	r.mingle()
+	r.guard()
+	slices.SortFunc(r.problems, func(a, b fleet.Problem) int {
+		return cmp.Or(strings.Compare(a.Reason, b.Reason), strings.Compare(a.Where, b.Where), strings.Compare(a.Message, b.Message))
+	})
+	return r
+}
+
+func (r *Roster) problem(reason, where, message, next string) {
+	r.problems = append(r.problems, fleet.Problem{Reason: reason, Where: where, Message: message, Next: next})
+}
+
+// join decides which namespace is on which slice: the oldest slice that wants it.
+func (r *Roster) join() {
+	r.sliceOf, r.slices = map[string]string{}, map[string]*fleet.Slice{}
+	wishes := slices.Clone(r.f.Slices)
+	slices.SortFunc(wishes, func(a, b Wish) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name))
+	})
+	names := slices.Sorted(maps.Keys(r.f.Namespaces))
+	for i := range wishes {
+		w := &wishes[i]
+		if r.f.Leaving || w.Name == fleet.ManagementSlice || !slices.Contains(w.Clusters, r.f.Cluster) {
+			continue
+		}
+		s := w.Slice
+		s.Namespaces = nil
+		for _, ns := range names {
+			if !w.selects(ns, r.f.Namespaces[ns]) {
+				continue
+			}
+			if first, taken := r.sliceOf[ns]; taken {
+				r.problem("NamespaceTaken", "namespace "+ns,
+					fmt.Sprintf("slices %s and %s both want it; the older one, %s, has it", first, w.Name, first),
+					fmt.Sprintf("take the namespace out of one of the two: `kubectl edit slice %s` on the hub", w.Name))
+				continue
+			}
+			r.sliceOf[ns] = w.Name
+			s.Namespaces = append(s.Namespaces, ns)
+		}
+		r.slices[w.Name] = &s
+		r.keys[w.Name] = map[string]bool{}
+	}
+}
+
+// enlist puts this cluster's pods on their slices, as far as they have addresses.
+func (r *Roster) enlist() {
+	for _, key := range slices.Sorted(maps.Keys(r.f.Pods)) {
+		p := r.f.Pods[key]
+		slice, ok := r.sliceOf[p.Namespace]
+		if !ok || p.Node == "" || p.Finished || p.Labels[ExcludeLabel] == "true" {
+			continue
+		}
+		if p.HostNetwork {
+			r.refused[key] = ReasonHostNetwork
+			continue
+		}
+		r.keys[slice][p.Key()] = true
+		addrs := r.f.Leases[slice][p.Key()]
+		if len(addrs) == 0 {
+			r.refused[key] = ReasonAddressPending
+			continue
+		}
+		r.local = append(r.local, fleet.Pod{
+			UID: p.UID, Namespace: p.Namespace, Name: p.Name, Slice: slice, Cluster: r.f.Cluster, Node: p.Node,
+			Addrs: addrs, PodIPs: p.PodIPs, Ready: p.Ready,
+		})
+		if r.hosts[p.Node] == nil {
+			r.hosts[p.Node] = map[string]bool{}
+		}
+		r.hosts[p.Node][slice] = true
+	}
+}
+
+// chooseGateways picks the nodes that relay for this cluster: those that people labelled, else the first ready ones.
+// A node that has never reported cannot be reached, so it is none.
+func (r *Roster) chooseGateways() map[string]bool {
+	chosen := map[string]bool{}
+	if r.self.Private || r.f.Leaving {
+		return chosen
+	}
+	var named, able []string
+	for _, name := range slices.Sorted(maps.Keys(r.f.Nodes)) {
+		n := r.f.Nodes[name]
+		if rep := r.f.Reports[name]; rep == nil || rep.Port == 0 || len(rep.Addrs) == 0 {
+			continue
+		}
+		if n.Labels[GatewayLabel] == "true" {
+			named = append(named, name)
+		}
+		if n.Ready && n.Schedulable && contains(n.Labels, r.self.GatewayLabels) {
+			able = append(able, name)
+		}
+	}
+	count := cmp.Or(r.self.GatewayCount, DefaultGateways)
+	if len(named) == 0 {
+		named = able[:min(count, len(able))]
+	}
+	for _, name := range named {
+		chosen[name] = true
+	}
+	return chosen
+}
+
+func contains(set, want map[string]string) bool {
+	for k, v := range want {
+		if have, ok := set[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// muster lists this cluster's nodes with what they reported.
+func (r *Roster) muster() {
+	r.own = fleet.Cluster{Name: r.f.Cluster, Private: r.self.Private, Region: r.self.Region, Provider: r.self.Provider}
+	for _, name := range slices.Sorted(maps.Keys(r.f.Nodes)) {
+		rep := r.f.Reports[name]
+		if rep == nil || rep.Port == 0 {
+			continue
+		}
+		r.own.Nodes = append(r.own.Nodes, fleet.Node{
+			Name: name, Cluster: r.f.Cluster, Addrs: rep.Addrs, Port: rep.Port, Gateway: r.gateways[name],
+			MTU: rep.MTU, Keys: rep.Keys,
+		})
+	}
+}
+
+// hear checks what the other clusters say. A key belongs to whoever showed it first in the order of own nodes, then
+// clusters by name: one key cannot be on two nodes.
+func (r *Roster) hear() {
+	r.others, r.lies = map[string]*fleet.Bulletin{}, map[string]bulletin.Refusals{}
+	all := make([]fleet.Slice, len(r.f.Slices))
+	for i := range r.f.Slices {
+		all[i] = r.f.Slices[i].Slice
+	}
+	holder := map[fleet.Key]string{}
+	for _, n := range r.own.Nodes {
+		for _, k := range n.Keys {
+			holder[k] = n.Cluster
+		}
+	}
+	members := slices.Clone(r.f.Members)
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	for _, m := range members {
+		raw := r.f.Bulletins[m.Name]
+		if raw == nil || m.Name == r.f.Cluster {
+			continue
+		}
+		b, lies, err := bulletin.Check(raw, m.Name, all)
+		if err != nil {
+			r.problem("BulletinRefused", "cluster "+m.Name, err.Error(),
+				"look at the controller's log in cluster "+m.Name+", and who may write to its mailbox on the hub")
+			continue
+		}
+		b.Private, b.Region, b.Provider = m.Private, m.Region, m.Provider
+		for i := range b.Nodes {
+			n := &b.Nodes[i]
+			n.Gateway = n.Gateway && !m.Private
+			maps.DeleteFunc(n.Keys, func(_ string, k fleet.Key) bool { // Check made the map anew
+				if who, taken := holder[k]; taken && who != m.Name {
+					lies.Count++
+					lies.Named = append(lies.Named, fmt.Sprintf("node %s: its key is one of cluster %s", n.Name, who))
+					return true
+				}
+				holder[k] = m.Name
+				return false
+			})
+		}
+		if lies.Count > 0 {
+			r.lies[m.Name] = lies
+			r.problem("BulletinUntrue", "cluster "+m.Name,
+				fmt.Sprintf("%d entries were left out: %s", lies.Count, strings.Join(lies.Named[:min(3, len(lies.Named))], "; ")),
+				"if it lasts, look at the controller's log in cluster "+m.Name+": it claims what the hub did not give it")
+		}
+		r.others[m.Name] = b
+	}
+}
+
+// mingle lists the pods of all clusters, by slice, as nodes are told of them.
+func (r *Roster) mingle() {
+	r.pods = map[string][]fleet.Pod{}
+	for _, p := range r.local {
+		r.pods[p.Slice] = append(r.pods[p.Slice], p)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.others)) {
+		for _, p := range r.others[name].Pods {
+			if r.slices[p.Slice] == nil {
+				continue
+			}
+			p.Labels = nil
+			r.pods[p.Slice] = append(r.pods[p.Slice], p)
+		}
+	}
+	for _, pods := range r.pods {
+		slices.SortFunc(pods, comparePods)
+	}
+}
+
+func comparePods(a, b fleet.Pod) int {
+	return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.Namespace, b.Namespace),
+		strings.Compare(a.Name, b.Name), strings.Compare(a.UID, b.UID))
+}
+
+// guard translates the NetworkPolicies that select this cluster's slice pods.
+func (r *Roster) guard() {
+	r.policies = map[string][]fleet.Policy{}
+	if len(r.f.Policies) == 0 {
+		return
+	}
+	bySlice := map[string][]policy.Pod{}
+	for _, p := range r.local {
+		k := r.f.Pods[p.Key()]
+		bySlice[p.Slice] = append(bySlice[p.Slice], policy.Pod{
+			Namespace: p.Namespace, Labels: k.Labels, Addrs: p.Addrs, Node: p.Node, Ports: k.Ports,
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.others)) {
+		for _, p := range r.others[name].Pods {
+			bySlice[p.Slice] = append(bySlice[p.Slice], policy.Pod{
+				Namespace: p.Namespace, Labels: p.Labels, Addrs: p.Addrs, Remote: true,
+			})
+		}
+	}
+	for _, slice := range slices.Sorted(maps.Keys(r.slices)) {
+		byNode, problems := policy.Compile(policy.Input{
+			Slice: slice, Policies: r.f.Policies, Pods: bySlice[slice], Namespaces: r.f.Namespaces,
+		})
+		r.problems = append(r.problems, problems...)
+		for node, ps := range byNode {
+			r.policies[node] = append(r.policies[node], ps...)
+		}
+	}
+}
+
+// SliceOf tells which slice a namespace of this cluster is on.
+func (r *Roster) SliceOf(namespace string) (string, bool) {
+	s, ok := r.sliceOf[namespace]
+	return s, ok
+}
+
+// Slices lists the slices that this cluster is on, sorted by name, with the namespaces that are on them here.
+func (r *Roster) Slices() []fleet.Slice {
+	out := make([]fleet.Slice, 0, len(r.slices))
+	for _, name := range slices.Sorted(maps.Keys(r.slices)) {
+		out = append(out, *r.slices[name])
+	}
+	return out
+}
+
+// Keys lists whose addresses are to be leased on a slice now, sorted. Services are not among them.
+func (r *Roster) Keys(slice string) []string { return slices.Sorted(maps.Keys(r.keys[slice])) }
+
+// Keeps tells whether a key's addresses are to be kept on a slice although no pod has it now: a StatefulSet's pod
+// comes back under its name, so its addresses stay as long as its namespace is on the slice.
+func (r *Roster) Keeps(slice, key string) bool {
+	if r.keys[slice][key] {
+		return true
+	}
+	ns, _, sticky := strings.Cut(key, "/")
+	return sticky && strings.Count(key, "/") == 1 && r.sliceOf[ns] == slice
+}
+
+// Blocks lists this cluster's blocks of a slice.
+func (r *Roster) Blocks(slice string) []netip.Prefix {
+	s := r.slices[slice]
+	if s == nil {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, b := range s.Blocks {
+		if b.Cluster == r.f.Cluster {
+			out = append(out, b.Prefix)
+		}
+	}
+	return out
+}
+
+// PodAddrs returns the slice addresses of a pod of this cluster; none if it is on no slice.
+func (r *Roster) PodAddrs(namespace, name string) []netip.Addr {
+	p := r.f.Pods[namespace+"/"+name]
+	slice, ok := r.sliceOf[namespace]
+	if p == nil || !ok || !r.keys[slice][p.Key()] {
+		return nil
+	}
+	return r.f.Leases[slice][p.Key()]
+}
+
+// Others returns the believed bulletins of the other clusters, by name, and what was refused of them.
+func (r *Roster) Others() (map[string]*fleet.Bulletin, map[string]bulletin.Refusals) {
+	return r.others, r.lies
+}
+
+// Problems lists what a person must act on, sorted.
+func (r *Roster) Problems() []fleet.Problem { return r.problems }
+
+// Gateways lists the nodes of this cluster that relay, sorted.
+func (r *Roster) Gateways() []string { return slices.Sorted(maps.Keys(r.gateways)) }
+
+// Local lists this cluster's pods on slices, sorted by namespace and name.
+func (r *Roster) Local() []fleet.Pod { return r.local }
+
+// Hosts lists the slices whose pods a node hosts, sorted.
+func (r *Roster) Hosts(node string) []string { return slices.Sorted(maps.Keys(r.hosts[node])) }
