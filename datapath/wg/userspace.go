@@ -1,0 +1,424 @@
+package wg
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"seaway.dev/seaway/datapath/relay"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/plan"
+)
+
+// Userspace drives wireguard-go devices in this process.
+type Userspace struct {
+	log *slog.Logger
+	tun func(want plan.Device) (tun.Device, nsID, error)
+
+	mu      sync.Mutex // handshakes and statistics come from other goroutines than changes
+	devices map[string]*userDevice
+}
+
+type userDevice struct {
+	dev  *device.Device
+	tun  tun.Device
+	ns   nsID
+	path string
+	link string
+	bind *relay.Port
+	key  PrivateKey
+}
+
+var _ Driver = (*Userspace)(nil)
+
+// NewUserspace returns a driver that puts TUN links into the slices' namespaces.
+func NewUserspace(log *slog.Logger) *Userspace {
+	return &Userspace{log: log, devices: map[string]*userDevice{}, tun: newLink}
+}
+
+// NewUserspaceOn returns a driver whose devices use what open returns in place of TUN links, without any namespace:
+// for running many nodes in one process.
+func NewUserspaceOn(log *slog.Logger, open func(want plan.Device) (tun.Device, error)) *Userspace {
+	u := NewUserspace(log)
+	u.tun = func(want plan.Device) (tun.Device, nsID, error) {
+		t, err := open(want)
+		return t, nsID{}, err
+	}
+	return u
+}
+
+// Name implements [Driver].
+func (u *Userspace) Name() string { return "userspace" }
+
+// Apply implements [Driver].
+func (u *Userspace) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (changes int, err error) {
+	d := u.get(want.Slice)
+	if d != nil && d.stale(want, key, bind) {
+		u.forget(want.Slice)
+		d.dev.Close()
+		d, changes = nil, 1
+	}
+	if d == nil {
+		if d, err = u.create(want, key, bind); err != nil {
+			return changes, fmt.Errorf("slice %s: %w", want.Slice, err)
+		}
+		changes++
+	}
+	if l, ok := d.tun.(*link); ok {
+		n, err := l.dress(want)
+		changes += n
+		if err != nil {
+			return changes, fmt.Errorf("slice %s: %w", want.Slice, err)
+		}
+	}
+	n, err := d.setPeers(want.Peers)
+	if err != nil {
+		return changes, fmt.Errorf("slice %s: %w", want.Slice, err)
+	}
+	return changes + n, nil
+}
+
+func (u *Userspace) get(slice string) *userDevice {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.devices[slice]
+}
+
+func (u *Userspace) forget(slice string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.devices, slice)
+}
+
+// stale tells whether a device must be made anew: it died (its link was deleted), its namespace was made anew, or it
+// is to have another key or link.
+func (d *userDevice) stale(want plan.Device, key PrivateKey, bind *relay.Port) bool {
+	select {
+	case <-d.dev.Wait():
+		return true
+	default:
+	}
+	if d.key != key || d.path != want.NetNS || d.link != want.Link || d.bind != bind {
+		return true
+	}
+	if d.ns == (nsID{}) {
+		return false
+	}
+	h, id, err := namespace(want.NetNS)
+	if err != nil {
+		return true
+	}
+	h.Close()
+	return id != d.ns
+}
+
+func (u *Userspace) create(want plan.Device, key PrivateKey, bind *relay.Port) (*userDevice, error) {
+	t, ns, err := u.tun(want)
+	if err != nil {
+		return nil, err
+	}
+	log := u.log.With("slice", want.Slice)
+	dev := device.NewDevice(t, bind, &device.Logger{
+		Verbosef: device.DiscardLogf, // it speaks of every packet that it does not like
+		Errorf:   func(f string, a ...any) { log.Debug("wireguard", "err", fmt.Sprintf(f, a...)) },
+	})
+	if err := dev.IpcSet("private_key=" + key.hex() + "\n"); err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("set the private key: %w", err)
+	}
+	if err := dev.Up(); err != nil {
+		dev.Close()
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	d := &userDevice{dev: dev, tun: t, ns: ns, path: want.NetNS, link: want.Link, bind: bind, key: key}
+	u.mu.Lock()
+	u.devices[want.Slice] = d
+	u.mu.Unlock()
+	return d, nil
+}
+
+// Remove implements [Driver].
+func (u *Userspace) Remove(slice string) error {
+	d := u.get(slice)
+	if d == nil {
+		return nil
+	}
+	u.forget(slice)
+	if l, ok := d.tun.(*link); ok {
+		l.unpersist()
+	}
+	d.dev.Close()
+	return nil
+}
+
+// Peers implements [Driver].
+func (u *Userspace) Peers(slice string) (map[fleet.Key]PeerStat, error) {
+	d := u.get(slice)
+	if d == nil {
+		return nil, nil
+	}
+	return d.peers()
+}
+
+// Handshake implements [Driver].
+func (u *Userspace) Handshake(slice string, peer fleet.Key, renew bool) {
+	d := u.get(slice)
+	if d == nil {
+		return
+	}
+	p := d.dev.LookupPeer(device.NoisePublicKey(peer))
+	if p == nil {
+		return
+	}
+	if renew {
+		p.ExpireCurrentKeypairs()
+	}
+	if err := p.SendHandshakeInitiation(false); err != nil {
+		u.log.Debug("start a handshake", "slice", slice, "err", err)
+	}
+}
+
+// Close implements [Driver].
+func (u *Userspace) Close() {
+	u.mu.Lock()
+	all := slices.Collect(maps.Values(u.devices))
+	clear(u.devices)
+	u.mu.Unlock()
+	for _, d := range all {
+		d.dev.Close()
+	}
+}
+
+// peers reads what the device has.
+func (d *userDevice) peers() (map[fleet.Key]PeerStat, error) {
+	text, err := d.dev.IpcGet()
+	if err != nil {
+		return nil, fmt.Errorf("read the device's state: %w", err)
+	}
+	return parseState(text)
+}
+
+// parseState reads WireGuard's configuration protocol (https://www.wireguard.com/xplatform/#configuration-protocol).
+func parseState(text string) (map[fleet.Key]PeerStat, error) {
+	all := map[fleet.Key]PeerStat{}
+	var key fleet.Key
+	var st PeerStat
+	var sec, nsec int64
+	flush := func() {
+		if !key.IsZero() {
+			if sec != 0 || nsec != 0 {
+				st.Handshake = time.Unix(sec, nsec)
+			}
+			all[key] = st
+		}
+		st, sec, nsec = PeerStat{}, 0, 0
+	}
+	for line := range strings.Lines(text) {
+		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		var err error
+		switch k {
+		case "public_key":
+			flush()
+			_, err = hex.Decode(key[:], []byte(v))
+		case "last_handshake_time_sec":
+			sec, err = strconv.ParseInt(v, 10, 64)
+		case "last_handshake_time_nsec":
+			nsec, err = strconv.ParseInt(v, 10, 64)
+		case "rx_bytes":
+			st.RxBytes, err = strconv.ParseUint(v, 10, 64)
+		case "tx_bytes":
+			st.TxBytes, err = strconv.ParseUint(v, 10, 64)
+		case "persistent_keepalive_interval":
+			st.Keepalive, err = strconv.Atoi(v)
+		case "allowed_ip":
+			var p netip.Prefix
+			p, err = netip.ParsePrefix(v)
+			st.Allowed = append(st.Allowed, p)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the device's state, %s: %w", k, err)
+		}
+	}
+	flush()
+	return all, nil
+}
+
+// setPeers changes what differs.
+func (d *userDevice) setPeers(want []plan.Peer) (changes int, err error) {
+	have, err := d.peers()
+	if err != nil {
+		return 0, err
+	}
+	text, changes := diffPeers(have, want)
+	if changes == 0 {
+		return 0, nil
+	}
+	if err := d.dev.IpcSet(text); err != nil {
+		return 0, fmt.Errorf("change peers: %w", err)
+	}
+	return changes, nil
+}
+
+// diffPeers writes, in WireGuard's configuration protocol, what makes want out of have. A prefix that moves from one
+// peer to another is added there first, which takes it from the other in the same step; removals come last.
+func diffPeers(have map[fleet.Key]PeerStat, want []plan.Peer) (text string, changes int) {
+	var b strings.Builder
+	line := func(k, v string) { b.WriteString(k + "=" + v + "\n") }
+	wanted := map[fleet.Key]bool{}
+	owner := map[netip.Prefix]fleet.Key{}
+	for _, p := range want {
+		wanted[p.Key] = true
+		for _, a := range p.Allowed {
+			owner[a.Masked()] = p.Key
+		}
+	}
+	for _, p := range want {
+		st, there := have[p.Key]
+		var lines [][2]string
+		if !there {
+			lines = append(lines, [2]string{"endpoint", relay.Auto})
+		}
+		if st.Keepalive != p.Keepalive {
+			lines = append(lines, [2]string{"persistent_keepalive_interval", strconv.Itoa(p.Keepalive)})
+		}
+		for _, a := range p.Allowed {
+			if a = a.Masked(); owner[a] == p.Key && !slices.Contains(st.Allowed, a) {
+				lines = append(lines, [2]string{"allowed_ip", a.String()})
+			}
+		}
+		if there && len(lines) == 0 {
+			continue
+		}
+		line("public_key", hex.EncodeToString(p.Key[:]))
+		for _, l := range lines {
+			line(l[0], l[1])
+		}
+		changes++
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(have), func(a, b fleet.Key) int { return slices.Compare(a[:], b[:]) }) {
+		switch {
+		case !wanted[k]:
+			line("public_key", hex.EncodeToString(k[:]))
+			line("remove", "true")
+			changes++
+		default:
+			var gone []netip.Prefix
+			for _, a := range have[k].Allowed {
+				if _, moved := owner[a]; !moved {
+					gone = append(gone, a)
+				}
+			}
+			if len(gone) == 0 {
+				continue
+			}
+			line("public_key", hex.EncodeToString(k[:]))
+			for _, a := range gone {
+				line("allowed_ip", "-"+a.String())
+			}
+			changes++
+		}
+	}
+	return b.String(), changes
+}
+
+// link is a TUN link in another network namespace. WireGuard asks a [tun.Device] for its MTU and name by calls that
+// only work in the link's own namespace, and watches it by a netlink socket; here both are known without.
+type link struct {
+	tun.Device
+	name   string
+	mtu    atomic.Int64
+	events chan tun.Event
+
+	mu     sync.Mutex
+	closed bool // and events too
+}
+
+func newLink(want plan.Device) (tun.Device, nsID, error) {
+	ns, id, err := namespace(want.NetNS)
+	if err != nil {
+		return nil, nsID{}, err
+	}
+	defer ns.Close()
+	fd, err := openTUN(ns, want.Link)
+	if err != nil {
+		return nil, nsID{}, err
+	}
+	t, name, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, nsID{}, fmt.Errorf("link %s: %w", want.Link, err)
+	}
+	l := &link{Device: t, name: name, events: make(chan tun.Event, 4)}
+	l.mtu.Store(int64(want.MTU))
+	return l, id, nil
+}
+
+func (l *link) dress(want plan.Device) (changes int, err error) {
+	ns, _, err := namespace(want.NetNS)
+	if err != nil {
+		return 0, err
+	}
+	defer ns.Close()
+	if changes, err = dressLink(ns, want); err != nil {
+		return changes, err
+	}
+	if l.mtu.Swap(int64(want.MTU)) != int64(want.MTU) {
+		l.tell(tun.EventMTUUpdate)
+	}
+	return changes, nil
+}
+
+func (l *link) tell(e tun.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.events <- e // WireGuard reads it until closed
+	}
+}
+
+// unpersist makes the link go when the device is closed.
+func (l *link) unpersist() {
+	raw, err := l.File().SyscallConn()
+	if err != nil {
+		return // closed already
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 0) })
+}
+
+// MTU implements [tun.Device].
+func (l *link) MTU() (int, error) { return int(l.mtu.Load()), nil }
+
+// Name implements [tun.Device].
+func (l *link) Name() (string, error) { return l.name, nil }
+
+// Events implements [tun.Device].
+func (l *link) Events() <-chan tun.Event { return l.events }
+
+// Close implements [tun.Device].
+func (l *link) Close() error {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.events)
+	}
+	l.mu.Unlock()
+	err := l.Device.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
