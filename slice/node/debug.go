@@ -1,0 +1,69 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// SocketName is the agent's local socket in RunDir, readable by root alone:
+//
+//	GET /v1/want   what the node should be: plan.Node
+//	GET /v1/state  how it stands: fleet.Report
+//	GET /metrics   for Prometheus
+//	GET /healthz   200 while the loop runs
+const SocketName = "agent.sock"
+
+// Handler serves the agent's state over HTTP.
+func (a *agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/want", func(w http.ResponseWriter, _ *http.Request) {
+		a.mu.Lock()
+		want := a.want
+		a.mu.Unlock()
+		writeJSON(w, want)
+	})
+	mux.HandleFunc("GET /v1/state", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.state()) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry(a), promhttp.HandlerOpts{}))
+	return mux
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// debug serves the local socket.
+func (a *agent) debug(ctx context.Context) error {
+	path := filepath.Join(a.cfg.RunDir, SocketName)
+	if err := os.MkdirAll(a.cfg.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", a.cfg.RunDir, err)
+	}
+	if err := removeIfThere(path); err != nil {
+		return fmt.Errorf("remove a former agent's socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("listen on the agent's socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return fmt.Errorf("protect the agent's socket: %w", err)
+	}
+	srv := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the agent's socket: %w", err)
+	}
+	return nil
+}

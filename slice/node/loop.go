@@ -1,0 +1,352 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"time"
+
+	"seaway.dev/seaway/datapath/pod"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/plan"
+)
+
+// A sandbox in the making is looked for often while it is likely to be ready any moment, then less.
+const (
+	eagerLook  = 10 * time.Millisecond
+	eagerTime  = 3 * time.Second
+	patient    = 100 * time.Millisecond
+	patientEnd = 30 * time.Second
+)
+
+// restore takes up the intent of the last life.
+func (a *agent) restore() {
+	in, err := loadIntent(a.intentFile(), a.cfg.Node)
+	if err != nil {
+		a.log.Warn("saved intent not usable: waiting for the controller", "err", err)
+		return
+	}
+	if in != nil && !in.Purge {
+		a.log.Info("saved intent taken up", "rev", in.Rev)
+		a.set(in)
+	}
+}
+
+// accept takes a new intent and saves it.
+func (a *agent) accept(in *fleet.Intent) {
+	if err := saveIntent(a.intentFile(), in); err != nil && !in.Purge {
+		a.setProblems("save", time.Now(), []fleet.Problem{{
+			Reason: "StateNotSaved", Where: "node " + a.cfg.Node, Message: err.Error(),
+			Next: "make room on, or give write access to, " + a.cfg.StateDir + ": without it the node forgets its slices at a reboot",
+		}})
+	} else {
+		a.setProblems("save", time.Now(), nil)
+	}
+	a.log.Info("intent", "rev", in.Rev, "slices", len(in.Slices), "pods", len(in.Pods), "purge", in.Purge)
+	a.set(in)
+}
+
+func (a *agent) set(in *fleet.Intent) {
+	a.mu.Lock()
+	a.intent, a.sandboxes = in, time.Now()
+	if !in.Purge {
+		a.purged = false
+	}
+	a.mu.Unlock()
+	if a.cfg.OnIntent != nil {
+		a.cfg.OnIntent(*in)
+	}
+	poke(a.wake)
+}
+
+// watch notes that sandboxes come and go.
+func (a *agent) watch(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := a.cfg.Pods.Watch(ctx, func() {
+			a.mu.Lock()
+			a.sandboxes = time.Now()
+			a.mu.Unlock()
+			poke(a.wake)
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		// Without it pods are attached at the next check: later, not never.
+		a.log.Warn("new sandboxes are not seen at once", "err", err)
+		if !wait(ctx, backoff(attempt)) {
+			return nil
+		}
+	}
+}
+
+// loop makes the node what the intent says, whenever there is a reason to look.
+func (a *agent) loop(ctx context.Context) error {
+	check := time.NewTimer(0)
+	defer check.Stop()
+	look := time.NewTicker(a.cfg.Timing.Tunnel)
+	defer look.Stop()
+	for {
+		var soon <-chan time.Time
+		if d := a.eager(time.Now()); d > 0 {
+			soon = time.After(d)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-soon:
+			if !a.cfg.Pods.Ready(ctx, a.missing()) {
+				continue
+			}
+		case <-look.C:
+			if !a.lookAtTunnel(ctx) {
+				continue
+			}
+		case <-a.wake:
+		case <-check.C:
+		}
+		a.reconcile(ctx)
+		check.Reset(a.cfg.Timing.Check - rand.N(a.cfg.Timing.Check/5))
+	}
+}
+
+// missing lists the pods that have no sandbox yet.
+func (a *agent) missing() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var uids []string
+	for _, at := range a.attachments {
+		if at.Reason == pod.ReasonNotFound {
+			uids = append(uids, at.PodUID)
+		}
+	}
+	return uids
+}
+
+// eager says in how long to look for missing sandboxes again; 0: not before the next check.
+func (a *agent) eager(now time.Time) time.Duration {
+	if len(a.missing()) == 0 {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch since := now.Sub(a.sandboxes); {
+	case since < eagerTime:
+		return eagerLook
+	case since < patientEnd:
+		return patient
+	}
+	return 0
+}
+
+// reconcile is one round: compile, tunnel, kernel.
+func (a *agent) reconcile(ctx context.Context) {
+	a.mu.Lock()
+	in := a.intent
+	a.mu.Unlock()
+	if in == nil {
+		// Others need this node's whereabouts and its key on the management slice before anybody tells it anything.
+		if err := a.ensureKeys(ctx, &fleet.Intent{}); err != nil {
+			a.setProblems("round", time.Now(), []fleet.Problem{{
+				Reason: "TunnelDown", Where: "node " + a.cfg.Node, Message: err.Error(), Next: tunnelNext,
+			}})
+		}
+		return
+	}
+	started := time.Now()
+	defer func() { a.metrics.rounds.Observe(time.Since(started).Seconds()) }()
+	if in.Purge {
+		a.purge(ctx)
+		return
+	}
+	var problems []fleet.Problem
+	fail := func(reason, next string, err error) {
+		problems = append(problems, fleet.Problem{Reason: reason, Where: "node " + a.cfg.Node, Message: err.Error(), Next: next})
+	}
+	if err := a.ensureKeys(ctx, in); err != nil {
+		fail("TunnelDown", tunnelNext, err)
+	}
+	want, unplanned := plan.Compile(*in, plan.Local{Port: a.cfg.Port, MTU: a.mtu})
+	a.rebase(&want)
+	problems = append(problems, unplanned...)
+	if _, err := a.cfg.Datapath.Namespaces(ctx, want.Slices); err != nil {
+		fail("SliceFailed", "see the agent's log", err)
+	}
+	if err := a.cfg.Tunnel.Put(ctx, want.Tunnel); err != nil {
+		fail("TunnelDown", tunnelNext, err)
+	}
+	res, err := a.cfg.Datapath.Apply(ctx, want.Slices)
+	if err != nil {
+		fail("SliceFailed", "see the agent's log", err)
+	}
+	problems = append(problems, res.Problems...)
+	a.metrics.ops.Add(float64(res.Ops))
+	if ctx.Err() != nil {
+		return // half a round says nothing
+	}
+	a.setProblems("round", time.Now(), problems)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.metrics.attached(a.attachments, res.Attachments)
+	if !reflect.DeepEqual(a.attachments, res.Attachments) || a.applied != in.Rev {
+		poke(a.dirty)
+	}
+	a.want, a.attachments = want, res.Attachments
+	if len(problems) == 0 {
+		a.applied = in.Rev
+	}
+	if res.Ops > 0 {
+		a.log.Info("applied", "rev", in.Rev, "ops", res.Ops, "took", time.Since(started), "problems", len(problems))
+	}
+}
+
+const tunnelNext = "slices on this node keep what the tunnel last knew; look at the tunnel's pod (DaemonSet seaway-tunnel)"
+
+// ensureKeys has a key for each slice, and one for the management slice.
+func (a *agent) ensureKeys(ctx context.Context, in *fleet.Intent) error {
+	keys := map[string]fleet.Key{}
+	names := []string{fleet.ManagementSlice}
+	for _, s := range in.Slices {
+		names = append(names, s.Name)
+	}
+	var failed error
+	for _, name := range names {
+		// Asked each time: a tunnel whose state was lost has a new key, and the others must hear of it.
+		key, err := a.cfg.Tunnel.Key(ctx, name)
+		if err != nil {
+			failed = fmt.Errorf("get the node's key on slice %s: %w", name, err)
+			break
+		}
+		keys[name] = key
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if failed != nil {
+		for _, n := range names {
+			if k, ok := a.keys[n]; ok && keys[n].IsZero() {
+				keys[n] = k
+			}
+		}
+	}
+	if !maps.Equal(keys, a.keys) {
+		a.keys = keys
+		poke(a.dirty)
+	}
+	return failed
+}
+
+// rebase moves the plan's paths below another RunDir than the product's: a test's.
+func (a *agent) rebase(n *plan.Node) {
+	if a.cfg.RunDir == plan.RunDir {
+		return
+	}
+	for i := range n.Slices {
+		n.Slices[i].NetNS = filepath.Join(a.cfg.RunDir, "netns", n.Slices[i].Name)
+	}
+	for i := range n.Tunnel.Devices {
+		n.Tunnel.Devices[i].NetNS = filepath.Join(a.cfg.RunDir, "netns", n.Tunnel.Devices[i].Slice)
+	}
+}
+
+// lookAtTunnel reads the tunnel's state and tells whether it needs to be told everything again.
+func (a *agent) lookAtTunnel(ctx context.Context) (restarted bool) {
+	st, err := a.cfg.Tunnel.Status(ctx)
+	if err != nil {
+		return false // the next round says so
+	}
+	slices.SortFunc(st.Peers, func(x, y fleet.PeerState) int {
+		return cmp.Or(cmp.Compare(x.Slice, y.Slice), cmp.Compare(x.Peer, y.Peer))
+	})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	restarted = a.tunnel.Started != "" && a.tunnel.Started != st.Started
+	if a.tunnel.Driver != st.Driver || !slices.EqualFunc(a.tunnel.Peers, st.Peers, samePath) {
+		poke(a.dirty)
+	}
+	a.tunnel = st
+	return restarted
+}
+
+// samePath tells whether nothing but counters moved.
+func samePath(x, y fleet.PeerState) bool {
+	return x.Slice == y.Slice && x.Peer == y.Peer && x.Path == y.Path && x.Handshake.IsZero() == y.Handshake.IsZero()
+}
+
+// purge removes every trace of Seaway from the node, as far as an agent can that still has to say so.
+func (a *agent) purge(ctx context.Context) {
+	a.mu.Lock()
+	done := a.purged
+	a.mu.Unlock()
+	if done {
+		return
+	}
+	var problems []fleet.Problem
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"links, rules and namespaces", a.cfg.Datapath.Purge},
+		{"the tunnel's devices and keys", a.cfg.Tunnel.Purge},
+		{"the saved intent", func(context.Context) error { return removeIfThere(a.intentFile()) }},
+	} {
+		if err := step.do(ctx); err != nil {
+			problems = append(problems, fleet.Problem{
+				Reason: "PurgeFailed", Where: "node " + a.cfg.Node, Message: fmt.Sprintf("remove %s: %v", step.what, err),
+				Next: "it is tried again by itself; if it stays, remove by hand what the message names",
+			})
+		}
+	}
+	a.setProblems("round", time.Now(), problems)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.attachments, a.want, a.keys, a.tunnel = nil, plan.Node{}, map[string]fleet.Key{}, TunnelStatus{}
+	a.purged = len(problems) == 0
+	if a.purged {
+		a.applied = a.intent.Rev
+		a.log.Info("node purged")
+	}
+	poke(a.dirty)
+}
+
+// leave removes the agent's folders from a purged node, once nothing is in them. The host's view of them is used: here
+// they are mounts.
+func (a *agent) leave() {
+	a.mu.Lock()
+	purged := a.purged
+	a.mu.Unlock()
+	if !purged {
+		return
+	}
+	for _, dir := range []string{a.cfg.RunDir, a.cfg.StateDir} {
+		if err := os.Remove(filepath.Join(a.cfg.HostRoot, dir)); err != nil && !os.IsNotExist(err) {
+			a.log.Info("folder stays", "dir", dir, "err", err)
+		}
+	}
+}
+
+func removeIfThere(file string) error {
+	if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return nil
+}
+
+// state is the report as of now.
+func (a *agent) state() fleet.Report {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := fleet.Report{
+		Version: fleet.WireVersion, Node: a.cfg.Node, IntentRev: a.applied,
+		Addrs: a.addrs, Port: a.cfg.Port, MTU: a.mtu, Keys: a.keys,
+		Driver: a.tunnel.Driver, Peers: a.tunnel.Peers, Attachments: a.attachments, Purged: a.purged,
+	}
+	for _, who := range slices.Sorted(maps.Keys(a.problems)) {
+		r.Problems = append(r.Problems, a.problems[who]...)
+	}
+	return r
+}

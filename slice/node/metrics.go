@@ -1,0 +1,100 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"seaway.dev/seaway/fleet"
+)
+
+// metrics are the agent's, named seaway_agent_…
+type metrics struct {
+	rounds prometheus.Histogram
+	attach prometheus.Histogram
+	ops    prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		rounds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "seaway_agent_apply_duration_seconds", Help: "Time of one round of making the node what it should be.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8),
+		}),
+		attach: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "seaway_agent_attach_duration_seconds", Help: "Time from a sandbox's birth to its probe's answer.",
+			Buckets: []float64{.01, .025, .05, .1, .2, .3, .5, 1, 2.5, 10},
+		}),
+		ops: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seaway_agent_kernel_changes_total", Help: "Changes made in the kernel; it stands still while nothing changes.",
+		}),
+	}
+}
+
+// attached notes how long new attachments took.
+func (m *metrics) attached(old, now []fleet.Attachment) {
+	was := map[string]bool{}
+	for _, a := range old {
+		was[a.Slice+" "+a.PodUID] = a.Attached
+	}
+	for _, a := range now {
+		if a.Attached && !was[a.Slice+" "+a.PodUID] {
+			m.attach.Observe(a.Took / 1000)
+		}
+	}
+}
+
+func (m *metrics) registry(a *agent) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(m.rounds, m.attach, m.ops, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{a})
+	return r
+}
+
+// collector reads gauges from the agent's state when asked.
+type collector struct{ a *agent }
+
+var (
+	descAttachments = prometheus.NewDesc("seaway_agent_attachments", "Pods on a slice on this node, by how they stand.",
+		[]string{"slice", "reason"}, nil)
+	descConnected = prometheus.NewDesc("seaway_agent_controller_connected", "1 while the controller is heard.", nil, nil)
+	descProblems  = prometheus.NewDesc("seaway_agent_problems", "What a person must act on.", []string{"reason"}, nil)
+	descRev       = prometheus.NewDesc("seaway_agent_intent_revision", "Newest intent fully applied.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descAttachments, descConnected, descProblems, descRev} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	st := c.a.state()
+	c.a.mu.Lock()
+	connected := c.a.connected
+	c.a.mu.Unlock()
+	count := map[[2]string]float64{}
+	for _, at := range st.Attachments {
+		count[[2]string{at.Slice, at.Reason}]++
+	}
+	for k, n := range count {
+		gauge(descAttachments, n, k[0], k[1])
+	}
+	problems := map[string]float64{}
+	for _, p := range st.Problems {
+		problems[p.Reason]++
+	}
+	for k, n := range problems {
+		gauge(descProblems, n, k)
+	}
+	gauge(descRev, float64(st.IntentRev))
+	if connected {
+		gauge(descConnected, 1)
+	} else {
+		gauge(descConnected, 0)
+	}
+}

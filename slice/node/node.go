@@ -1,0 +1,233 @@
+// Package node is the agent's loop: it hears from its controller what the node should be, makes it so, and reports.
+//
+//	controller ──intent──▶ [stream] ─▶ compile ─▶ namespaces ─▶ tunnel ─▶ links, rules ─▶ probe ──report──▶ controller
+//	                          │
+//	                     intent.json: with the controller away, or the node just up, the last intent stands
+//
+// The loop runs when an intent comes, when the container runtime makes or removes a sandbox, when the tunnel's process
+// was restarted, and every few seconds to see that all is still as it was made. It never talks to the Kubernetes API.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"seaway.dev/seaway/datapath"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/plan"
+)
+
+// Config is what an agent needs to know.
+type Config struct {
+	Node       string // this node's name in its cluster
+	Controller string // the controller's URL, https://…
+	CAFile     string // certificates that the controller's is checked against
+	TokenFile  string // bearer token, read anew for each connection because the kubelet renews it
+
+	RunDir   string // default plan.RunDir
+	StateDir string // default plan.StateDir
+	HostRoot string // the host's root as seen from here, to remove those folders when leaving; default /proc/1/root
+
+	Addrs []netip.Addr // underlay addresses; default: of the link with the default route
+	Port  uint16       // UDP port of the tunnel; default fleet.DefaultPort
+	MTU   int          // of the underlay, bytes; default: of the link with the default route
+
+	Tunnel   Tunnel
+	Datapath Datapath
+	Pods     Pods
+
+	OnIntent  func(fleet.Intent) // called with each new intent, and the saved one at the start; may be nil
+	Transport http.RoundTripper  // to the controller; nil: HTTPS with CAFile
+	Log       *slog.Logger
+	Timing    Timing
+}
+
+// Timing is how often the agent does what. Zero values are the defaults.
+type Timing struct {
+	Check    time.Duration // between checks that all is as it was made: 10 s
+	Tunnel   time.Duration // between looks at the tunnel's state: 5 s
+	Report   time.Duration // between reports when nothing changes: 60 s
+	Debounce time.Duration // between a change and its report: 50 ms
+	Silence  time.Duration // after which a silent controller counts as gone: 45 s, three of its heartbeats
+}
+
+// Tunnel is the tunnel process of this node.
+type Tunnel interface {
+	// Key returns the node's public key on a slice and makes the pair if there is none.
+	Key(ctx context.Context, slice string) (fleet.Key, error)
+	// Put makes the tunnel what the plan says.
+	Put(ctx context.Context, want plan.Tunnel) error
+	// Status tells how the tunnel stands.
+	Status(ctx context.Context) (TunnelStatus, error)
+	// Purge removes devices, keys and whatever else the tunnel left on the node.
+	Purge(ctx context.Context) error
+}
+
+// TunnelStatus is how a tunnel process stands.
+type TunnelStatus struct {
+	Driver  string // "kernel", "userspace"
+	Started string // differs after the process was restarted: then it must be told everything again
+	Peers   []fleet.PeerState
+}
+
+// Datapath is the node's kernel: [datapath.Kernel], or a test's.
+type Datapath interface {
+	Namespaces(ctx context.Context, want []plan.Slice) (ops int, err error)
+	Apply(ctx context.Context, want []plan.Slice) (datapath.Result, error)
+	Purge(ctx context.Context) error
+}
+
+// Pods tells of new sandboxes: pod.Finder, or a test's.
+type Pods interface {
+	// Watch calls changed when sandboxes come or go, until ctx ends.
+	Watch(ctx context.Context, changed func()) error
+	// Ready tells whether any of some pods has a sandbox by now.
+	Ready(ctx context.Context, uids []string) bool
+}
+
+func (c *Config) complete() error {
+	var errs []error
+	if c.Node == "" {
+		errs = append(errs, errors.New("the node's name is missing: pass --node, from spec.nodeName"))
+	}
+	u, err := url.Parse(c.Controller)
+	if err != nil || u.Host == "" || u.Scheme != "https" && c.Transport == nil {
+		errs = append(errs, fmt.Errorf("the controller's URL %q is no https:// URL", c.Controller))
+	}
+	if c.Tunnel == nil || c.Datapath == nil || c.Pods == nil || c.Log == nil {
+		errs = append(errs, errors.New("tunnel, data path, pods and log must be given"))
+	}
+	if c.RunDir == "" {
+		c.RunDir = plan.RunDir
+	}
+	if c.StateDir == "" {
+		c.StateDir = plan.StateDir
+	}
+	if c.HostRoot == "" {
+		c.HostRoot = "/proc/1/root"
+	}
+	if c.Port == 0 {
+		c.Port = fleet.DefaultPort
+	}
+	for _, d := range []struct {
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{&c.Timing.Check, 10 * time.Second}, {&c.Timing.Tunnel, 5 * time.Second}, {&c.Timing.Report, time.Minute},
+		{&c.Timing.Debounce, 50 * time.Millisecond}, {&c.Timing.Silence, 45 * time.Second},
+	} {
+		if *d.value == 0 {
+			*d.value = d.standard
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("agent's configuration: %w", err)
+	}
+	return nil
+}
+
+// Run runs an agent until ctx ends, and returns when everything it started has stopped.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	a := newAgent(cfg)
+	if err := a.underlay(); err != nil {
+		return err
+	}
+	a.restore()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var once sync.Once
+	var first error
+	for name, part := range map[string]func(context.Context) error{
+		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "watch": a.watch, "debug": a.debug,
+	} {
+		wg.Go(func() {
+			err := part(ctx)
+			if err != nil && ctx.Err() == nil {
+				once.Do(func() { first = fmt.Errorf("agent's %s: %w", name, err) })
+			}
+			cancel()
+		})
+	}
+	poke(a.dirty)
+	wg.Wait()
+	a.leave()
+	return first
+}
+
+// agent is a running agent. Its parts share what mu guards; values in it are never changed, only replaced.
+type agent struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+
+	wake  chan struct{} // something may have to be done
+	dirty chan struct{} // something is to be reported
+
+	mu          sync.Mutex
+	intent      *fleet.Intent // the newest, nil if none was ever heard
+	sandboxes   time.Time     // when sandboxes last changed
+	want        plan.Node     // compiled from intent
+	applied     uint64        // Rev of the newest intent fully applied
+	keys        map[string]fleet.Key
+	tunnel      TunnelStatus
+	attachments []fleet.Attachment
+	problems    map[string][]fleet.Problem // by who found them
+	addrs       []netip.Addr
+	mtu         int
+	purged      bool
+	connected   bool // to the controller
+}
+
+func newAgent(cfg Config) *agent {
+	return &agent{
+		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
+		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{},
+		addrs: cfg.Addrs, mtu: cfg.MTU,
+	}
+}
+
+// poke wakes a part that sleeps on a channel of length one.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (a *agent) intentFile() string { return filepath.Join(a.cfg.StateDir, "intent.json") }
+
+// setProblems replaces what one part has to complain of, keeps since when it does, and reports a difference.
+func (a *agent) setProblems(who string, now time.Time, ps []fleet.Problem) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.problems[who]
+	changed := len(old) != len(ps)
+	for i := range ps {
+		ps[i].Since = now
+		found := false
+		for _, o := range old {
+			if o.Reason == ps[i].Reason && o.Where == ps[i].Where {
+				ps[i].Since = o.Since
+				found = o.Message == ps[i].Message
+			}
+		}
+		changed = changed || !found
+	}
+	if changed {
+		a.problems[who] = ps
+		poke(a.dirty)
+	}
+}
