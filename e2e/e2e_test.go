@@ -1,0 +1,76 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"seaway.dev/seaway/e2e/stage"
+	"seaway.dev/seaway/e2e/story"
+)
+
+// TestStory plays every story, on one lab. It wants root and SEAWAY_E2E=1, because it starts clusters.
+//
+//	SEAWAY_E2E=1         play
+//	SEAWAY_KEEP=1        leave the lab up, and what a failed story made
+//	SEAWAY_BIN           the product's program instead of one built from this tree
+//	SEAWAY_LAB_BIN       the lab's
+//	OUT                  write the results as JSON to this file
+func TestStory(t *testing.T) {
+	if os.Getenv("SEAWAY_E2E") != "1" {
+		t.Skip("SKIPPED: stories start real clusters; SEAWAY_E2E=1 plays them (or make e2e)")
+	}
+	if os.Geteuid() != 0 {
+		t.Fatal("stories start clusters of namespaces: run them as root")
+	}
+	root, err := stage.FindRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := os.Getenv("SEAWAY_KEEP") == "1"
+	s := stage.New(stage.Config{
+		Root: root, Cache: filepath.Join(cache, "seaway", "e2e"), Out: os.Stdout,
+		Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN"),
+	})
+	ctx := context.Background()
+	if err := s.Build(ctx); err != nil {
+		t.Fatal(err)
+	}
+	e := &story.Engine{
+		Stage: s, Out: os.Stdout, Poll: 300 * time.Millisecond, Limit: 6 * time.Minute, Keep: keep,
+		Artefacts: filepath.Join(cache, "seaway", "e2e", "artefacts"),
+	}
+	files, err := story.Find("stories")
+	if err != nil {
+		t.Fatal(err)
+	}
+	played := 0
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {
+			played++
+			e.Play(t, f)
+		})
+	}
+	if played > 0 && !keep {
+		if err := s.Down(ctx); err != nil {
+			t.Errorf("take the lab down: %v", err)
+		}
+	}
+	if out := os.Getenv("OUT"); out != "" {
+		b, err := json.MarshalIndent(e.Results, "", "  ")
+		if err == nil {
+			err = os.WriteFile(out, append(b, '\n'), 0o644)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}

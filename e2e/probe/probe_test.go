@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bufio"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestSCTPPacketsCarryTheirChecksum(t *testing.T) {
+	b := buildSCTP(40132, 7001, sctpInit, "who")
+	src, dst, chunk, err := parseSCTP(b)
+	if err != nil || src != 40132 || dst != 7001 || chunk != sctpInit {
+		t.Fatalf("parse = %d %d %d %v", src, dst, chunk, err)
+	}
+	b[15] ^= 1
+	if _, _, _, err := parseSCTP(b); err == nil {
+		t.Error("a spoilt packet was taken for a good one")
+	}
+}
+
+func TestDatagramsHaveGoodChecksumsAndTheirMark(t *testing.T) {
+	for _, s := range []shot{
+		{netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.2"), "a>b"},
+		{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), "a>b"},
+	} {
+		b := datagram(s)
+		if mark, ok := findMark(b); !ok || mark != "a>b" {
+			t.Errorf("%v: mark %q %v", s, mark, ok)
+		}
+		head, addrs := 20, 12
+		if s.dst.Is6() {
+			head, addrs = 40, 8
+		} else if checksum(b[:20]) != 0xffff {
+			t.Errorf("%v: wrong IPv4 header checksum", s)
+		}
+		pseudo := append([]byte{}, b[addrs:head]...)
+		pseudo = append(pseudo, 0, 17, 0, byte(len(b)-head))
+		if checksum(append(pseudo, b[head:]...)) != 0xffff {
+			t.Errorf("%v: wrong UDP checksum", s)
+		}
+	}
+}
+
+func TestShotsAreReadStrictly(t *testing.T) {
+	good := "10.0.0.1 10.0.0.2 x\n\nfd00::1 fd00::2 y\n"
+	shots, err := parseShots(bufio.NewScanner(strings.NewReader(good)))
+	if err != nil || len(shots) != 2 {
+		t.Fatalf("%v %v", shots, err)
+	}
+	for _, bad := range []string{"10.0.0.1 10.0.0.2", "x 10.0.0.2 m", "10.0.0.1 fd00::2 m"} {
+		if _, err := parseShots(bufio.NewScanner(strings.NewReader(bad))); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// markPrefix opens the payload of every probe packet; the mark ends at the next semicolon.
+const markPrefix = "seaway-probe:"
+
+func findMark(b []byte) (string, bool) {
+	i := bytes.Index(b, []byte(markPrefix))
+	if i < 0 {
+		return "", false
+	}
+	mark, _, ok := bytes.Cut(b[i+len(markPrefix):], []byte(";"))
+	return string(mark), ok && len(mark) < 100
+}
+
+// sightings are the marks that reached this pod on any link, whether or not a socket would have got them: a probe
+// that arrives and is then dropped has still crossed a border.
+type sightings struct {
+	mu    sync.Mutex
+	marks map[string]bool
+}
+
+func newSightings() *sightings { return &sightings{marks: map[string]bool{}} }
+
+// sniff looks at every packet that comes in on any link.
+func (s *sightings) sniff() error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(htons(unix.ETH_P_ALL)))
+	if err != nil {
+		return fmt.Errorf("packet socket: %w", err)
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if err == unix.EINTR || err == unix.ENETDOWN {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("packet socket: %w", err)
+		}
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
+			continue
+		}
+		if mark, ok := findMark(buf[:n]); ok {
+			s.mu.Lock()
+			s.marks[mark] = true
+			s.mu.Unlock()
+		}
+	}
+}
+
+// serve hands the list to whoever asks from inside the pod.
+func (s *sightings) serve() error {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", seenPort))
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		marks := make([]string, 0, len(s.marks))
+		for m := range s.marks {
+			marks = append(marks, m)
+		}
+		s.mu.Unlock()
+		slices.Sort(marks)
+		for _, m := range marks {
+			fmt.Fprintln(c, m)
+		}
+		c.Close()
+	}
+}
+
+// seen prints the marks that the server in this pod has seen.
+func seen([]string) error {
+	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", seenPort), patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = io.Copy(os.Stdout, c)
+	return err
+}
