@@ -1,0 +1,382 @@
+// Package kube is discovery's seam to Kubernetes on a member cluster. It reads ServiceExports, Services and
+// EndpointSlices into fleet.Exports, merges them with the other clusters' (package discovery decides how) and writes
+// what came out: ServiceImports, the standard's EndpointSlices for each source cluster, and conditions.
+//
+// One reconciliation is about one name (namespace and name), from all clusters: an unexport elsewhere, a pod's
+// readiness here and a hand-edited import all lead to the same few comparisons. Nothing is remembered as done; each
+// time the objects that are there are compared with those that should be.
+//
+// Held state comes first. Until the other clusters' exports are known (the hub may be away when the controller
+// starts), nothing is written and nothing deleted; what stands, stands.
+package kube
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	mcs "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"seaway.dev/seaway/discovery"
+	"seaway.dev/seaway/fleet"
+)
+
+// ManagedBy is the value of the labels that mark what Seaway made.
+const ManagedBy = "seaway"
+
+// Config is what a Reconciler depends on besides the API server. All functions are called from several goroutines.
+type Config struct {
+	Cluster string // this cluster's name
+	// SliceOf tells which slice a namespace is on; false if the namespace does not exist here or is on none.
+	SliceOf func(namespace string) (slice string, ok bool)
+	// Families returns a slice's address families (discovery.IPv4, discovery.IPv6), the preferred one first.
+	Families func(slice string) []string
+	// Pod returns a pod's slice addresses, and whether its link to the slice works: traffic is sent to nobody else.
+	Pod func(namespace, name string) (addrs []netip.Addr, attached bool)
+	// IPs returns the service addresses held here for an import, one per family of the slice, taking them if need be.
+	IPs func(slice, namespace, name string) []netip.Addr
+	// Remote returns what the other clusters export, by cluster; false while that is not known yet.
+	Remote func() (map[string][]fleet.Export, bool)
+	// Changed is called after Exports or Services changed. It must not block.
+	Changed func()
+	Log     *slog.Logger
+}
+
+// Reconciler keeps the discovery objects of one cluster.
+type Reconciler struct {
+	client client.Client
+	cfg    Config
+
+	refresh sync.Mutex // one look at the others' exports at a time
+	loading sync.Mutex // everything is read once, by one worker
+	merging sync.Mutex // one merge at a time: a merge of older exports never overwrites a newer one
+
+	mu       sync.Mutex
+	queue    workqueue.TypedRateLimitingInterface[reconcile.Request] // nil until started
+	loaded   bool                                                    // every export here has been read once
+	known    bool                                                    // the other clusters' exports are known
+	settled  bool                                                    // all names were merged since both are so
+	stopped  bool                                                    // Cleanup was called
+	exports  map[types.NamespacedName]local                          // every ServiceExport here, valid or not
+	remote   map[types.NamespacedName]map[string]fleet.Export        // by name, then cluster
+	services map[types.NamespacedName]fleet.Service
+}
+
+// local is a ServiceExport of this cluster.
+type local struct {
+	export fleet.Export
+	reason string // why it exports nothing; "" if it does
+}
+
+// AddToScheme registers the kinds that the Reconciler's client must know.
+func AddToScheme(s *runtime.Scheme) error {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, mcs.AddToScheme} {
+		if err := add(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// New returns a Reconciler. c reads from a cache that watches ServiceExports, ServiceImports, Services and
+// EndpointSlices.
+func New(c client.Client, cfg Config) *Reconciler {
+	return &Reconciler{client: c, cfg: cfg,
+		exports:  map[types.NamespacedName]local{},
+		remote:   map[types.NamespacedName]map[string]fleet.Export{},
+		services: map[types.NamespacedName]fleet.Service{},
+	}
+}
+
+// Exports returns what this cluster exports, sorted; false until everything here has been read once. Telling others
+// less than everything would take endpoints away from them that are there.
+func (r *Reconciler) Exports() ([]fleet.Export, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.loaded {
+		return nil, false
+	}
+	var out []fleet.Export
+	for _, l := range r.exports {
+		if l.reason == "" {
+			out = append(out, l.export)
+		}
+	}
+	slices.SortFunc(out, func(a, b fleet.Export) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return out, true
+}
+
+// Services returns the imports of this cluster, sorted; false until everything here and elsewhere is known once.
+func (r *Reconciler) Services() ([]fleet.Service, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.settled {
+		return nil, false
+	}
+	out := slices.Collect(maps.Values(r.services))
+	slices.SortFunc(out, func(a, b fleet.Service) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return out, true
+}
+
+// RemoteChanged is to be called when Remote returns something else: the names whose exports differ are reconciled.
+// Callers hold no lock that a function of Config needs.
+func (r *Reconciler) RemoteChanged() {
+	r.refresh.Lock()
+	defer r.refresh.Unlock()
+	exports, ok := r.cfg.Remote()
+	if !ok {
+		return
+	}
+	now := index(exports, r.cfg.Cluster)
+	r.mu.Lock()
+	first := !r.known
+	r.known = true
+	var changed []types.NamespacedName
+	for key, byCluster := range now {
+		if first || !reflect.DeepEqual(byCluster, r.remote[key]) {
+			changed = append(changed, key)
+		}
+	}
+	for key := range r.remote {
+		if _, ok := now[key]; !ok {
+			changed = append(changed, key)
+		}
+	}
+	r.remote = now
+	r.mu.Unlock()
+	if first {
+		r.complete()
+	}
+	r.enqueue(changed)
+}
+
+// complete merges all names once everything is known here and elsewhere: from then on Services tells the whole truth,
+// and what stands in the cluster is compared with it.
+func (r *Reconciler) complete() {
+	r.mu.Lock()
+	if !r.loaded || !r.known || r.settled {
+		r.mu.Unlock()
+		return
+	}
+	keys := slices.Collect(maps.Keys(r.exports))
+	keys = slices.AppendSeq(keys, maps.Keys(r.remote))
+	r.mu.Unlock()
+	for _, key := range keys {
+		r.merge(key)
+	}
+	r.mu.Lock()
+	r.settled = true
+	r.mu.Unlock()
+	r.changed()
+	r.enqueue(append(keys, types.NamespacedName{}))
+}
+
+func (r *Reconciler) changed() {
+	if r.cfg.Changed != nil {
+		r.cfg.Changed()
+	}
+}
+
+// LocalChanged is to be called when SliceOf, Families, Pod or IPs return something else for the given namespaces; for
+// all if none is given.
+func (r *Reconciler) LocalChanged(namespaces ...string) {
+	r.mu.Lock()
+	var keys []types.NamespacedName
+	add := func(key types.NamespacedName) {
+		if len(namespaces) == 0 || slices.Contains(namespaces, key.Namespace) {
+			keys = append(keys, key)
+		}
+	}
+	for key := range r.exports {
+		add(key)
+	}
+	for key := range r.remote {
+		add(key)
+	}
+	for key := range r.services {
+		add(key)
+	}
+	r.mu.Unlock()
+	r.enqueue(keys)
+}
+
+// enqueue has names reconciled soon. Before the start it does nothing: the start reads everything.
+func (r *Reconciler) enqueue(keys []types.NamespacedName) {
+	r.mu.Lock()
+	queue := r.queue
+	r.mu.Unlock()
+	if queue == nil {
+		return
+	}
+	for _, key := range keys {
+		queue.Add(reconcile.Request{NamespacedName: key})
+	}
+}
+
+// index sorts the other clusters' exports by name. What somebody claims in this cluster's own name is left out.
+func index(exports map[string][]fleet.Export, self string) map[types.NamespacedName]map[string]fleet.Export {
+	out := map[types.NamespacedName]map[string]fleet.Export{}
+	for cluster, es := range exports {
+		if cluster == self {
+			continue
+		}
+		for _, e := range es {
+			key := types.NamespacedName{Namespace: e.Namespace, Name: e.Name}
+			if out[key] == nil {
+				out[key] = map[string]fleet.Export{}
+			}
+			out[key][cluster] = e
+		}
+	}
+	return out
+}
+
+// Reconcile makes everything right about one name. The empty name stands for what was left by an earlier life: imports
+// that nobody exports any more.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	if err := r.load(ctx); err != nil {
+		return reconcile.Result{}, err
+	}
+	r.mu.Lock()
+	settled, stopped := r.settled, r.stopped
+	r.mu.Unlock()
+	if stopped {
+		return reconcile.Result{}, nil
+	}
+	key := req.NamespacedName
+	if key.Name == "" {
+		return again(r.enqueueLeftovers(ctx))
+	}
+	object, l, err := r.read(ctx, key)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	r.mu.Lock()
+	changed := r.set(key, object != nil, l)
+	r.mu.Unlock()
+	var im *discovery.Import
+	if settled {
+		var differs bool
+		im, differs = r.merge(key)
+		changed = changed || differs
+	}
+	if changed {
+		r.changed()
+	}
+	return again(r.write(ctx, key, object, l, im, settled))
+}
+
+// write brings the objects of one name in line. Without settled nothing is said about imports.
+func (r *Reconciler) write(ctx context.Context, key types.NamespacedName, object *mcs.ServiceExport, l local, im *discovery.Import, settled bool) error {
+	var conditions []discovery.Condition
+	switch {
+	case l.reason != "":
+		conditions = discovery.Invalid(l.reason, key.Namespace, key.Name)
+	case im != nil:
+		conditions = discovery.Exported(*im)
+	}
+	if settled {
+		foreign, err := r.writeImport(ctx, key, im)
+		if err != nil {
+			return err
+		}
+		if foreign && im != nil {
+			conditions = foreignImport(conditions, key)
+		}
+	}
+	if object == nil || len(conditions) == 0 {
+		return nil
+	}
+	return r.writeConditions(ctx, object, conditions)
+}
+
+// set remembers an export and tells whether what the others see of it changed. Callers hold mu.
+func (r *Reconciler) set(key types.NamespacedName, exists bool, l local) bool {
+	old, had := r.exports[key]
+	if exists {
+		r.exports[key] = l
+	} else {
+		delete(r.exports, key)
+	}
+	was, is := had && old.reason == "", exists && l.reason == ""
+	return was != is || is && !reflect.DeepEqual(old.export, l.export)
+}
+
+// merge makes the import of one name from all clusters' exports, remembers its service and tells whether that changed.
+func (r *Reconciler) merge(key types.NamespacedName) (*discovery.Import, bool) {
+	r.merging.Lock()
+	defer r.merging.Unlock()
+	r.mu.Lock()
+	exports := map[string][]fleet.Export{}
+	for cluster, e := range r.remote[key] {
+		exports[cluster] = []fleet.Export{e}
+	}
+	if l, ok := r.exports[key]; ok && l.reason == "" {
+		exports[r.cfg.Cluster] = []fleet.Export{l.export}
+	}
+	r.mu.Unlock()
+
+	ims := discovery.Merge(discovery.Input{Exports: exports, Local: r.cfg.SliceOf, IPs: r.cfg.IPs, Families: r.cfg.Families})
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, had := r.services[key]
+	if len(ims) == 0 {
+		delete(r.services, key)
+		return nil, had
+	}
+	r.services[key] = ims[0].Service
+	return &ims[0], !had || !reflect.DeepEqual(old, ims[0].Service)
+}
+
+// load reads every export here once, so that nobody is ever told a part of the truth.
+func (r *Reconciler) load(ctx context.Context) error {
+	r.loading.Lock()
+	defer r.loading.Unlock()
+	r.mu.Lock()
+	done, known := r.loaded, r.known
+	r.mu.Unlock()
+	if !known {
+		r.RemoteChanged()
+	}
+	if done {
+		return nil
+	}
+	var list mcs.ServiceExportList
+	if err := r.client.List(ctx, &list); err != nil {
+		return fmt.Errorf("list ServiceExports: %w", err)
+	}
+	for i := range list.Items {
+		key := client.ObjectKeyFromObject(&list.Items[i])
+		object, l, err := r.read(ctx, key)
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.set(key, object != nil, l)
+		r.mu.Unlock()
+	}
+	r.mu.Lock()
+	r.loaded = true
+	r.mu.Unlock()
+	r.complete()
+	r.changed()
+	return nil
+}
