@@ -17,6 +17,7 @@ import (
 	"seaway.dev/seaway/lab/cgroup"
 	"seaway.dev/seaway/lab/layout"
 	"seaway.dev/seaway/lab/machine"
+	"seaway.dev/seaway/lab/state"
 )
 
 // Run boots the machine that a spec file describes. It returns only to die.
@@ -24,7 +25,7 @@ func Run(specFile string) error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("%s is for the lab's own use; it must be PID 1 of a new machine", machine.InitCommand)
 	}
-	if err := machine.AwaitRecord(); err != nil {
+	if err := state.AwaitRecord(); err != nil {
 		return err
 	}
 	b, err := os.ReadFile(specFile)

@@ -89,23 +89,33 @@ func newCluster(c config.Cluster) (Cluster, error) {
 		Name: c.Name, Number: c.Number, Private: c.Private, PodCIDR: pods, ServiceCIDR: services,
 		APIServiceIP: nth(services.Addr(), 1), DNSIP: nth(services.Addr(), 10),
 		WAN:  netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 30, n, 0}), 24),
-		WAN6: netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0x30, 0, n}), 64),
+		WAN6: lan6("fd30", c.Number),
 	}
 	cl.LAN, cl.LAN6 = cl.WAN, cl.WAN6
 	if c.Private {
 		cl.LAN = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, n, 0}), 24)
-		cl.LAN6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0x31, 0, n}), 64)
-		cl.Outside, cl.Outside6 = nth(cl.WAN.Addr(), 10), nth(cl.WAN6.Addr(), 10)
+		cl.LAN6 = lan6("fd31", c.Number)
+		cl.Outside, cl.Outside6 = nth(cl.WAN.Addr(), 10), host6(cl.WAN6, 10)
 	}
 	add := func(name string, role Role, host int, pod netip.Prefix) {
 		cl.Machines = append(cl.Machines, Machine{Name: name, Cluster: c.Name, Role: role,
-			IP: nth(cl.LAN.Addr(), host), IPv6: nth(cl.LAN6.Addr(), host), PodCIDR: pod})
+			IP: nth(cl.LAN.Addr(), host), IPv6: host6(cl.LAN6, host), PodCIDR: pod})
 	}
 	add(c.Name+"cp", ControlPlane, 10, netip.Prefix{})
 	for i := 1; i <= c.Nodes; i++ {
 		add(fmt.Sprintf("%sn%d", c.Name, i), Node, 10+i, netip.PrefixFrom(nth(pods.Addr(), i*256), 24))
 	}
 	return cl, nil
+}
+
+// IPv6 addresses carry the numbers of the IPv4 ones as they are written, so that
+// 172.30.100.11 and fd30:100::11 are seen to be the same machine.
+func lan6(ula string, number int) netip.Prefix {
+	return netip.MustParsePrefix(fmt.Sprintf("%s:%d::/64", ula, number))
+}
+
+func host6(p netip.Prefix, n int) netip.Addr {
+	return netip.MustParseAddr(fmt.Sprintf("%s%d", p.Addr(), n))
 }
 
 // nth is the address n after a.
@@ -124,13 +134,13 @@ func nth(a netip.Addr, n int) netip.Addr {
 func (c Cluster) Gateway() netip.Addr { return nth(c.LAN.Addr(), 1) }
 
 // Gateway6 is Gateway's IPv6 counterpart.
-func (c Cluster) Gateway6() netip.Addr { return nth(c.LAN6.Addr(), 1) }
+func (c Cluster) Gateway6() netip.Addr { return host6(c.LAN6, 1) }
 
 // Router is the WAN router's address in the cluster's WAN network.
 func (c Cluster) Router() netip.Addr { return nth(c.WAN.Addr(), 1) }
 
 // Router6 is Router's IPv6 counterpart.
-func (c Cluster) Router6() netip.Addr { return nth(c.WAN6.Addr(), 1) }
+func (c Cluster) Router6() netip.Addr { return host6(c.WAN6, 1) }
 
 // Management is the lab's own address in a private cluster's network.
 func (c Cluster) Management() netip.Addr { return nth(c.LAN.Addr(), 2) }

@@ -5,9 +5,7 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,56 +133,23 @@ func (m Machine) Start() error {
 	return nil
 }
 
-// spawn starts PID 1. It waits on a pipe until its pid is on disk; if the lab
-// dies before that, the pipe ends and PID 1 goes away by itself.
+// spawn starts PID 1 in the namespace that Plug made.
 func (m Machine) spawn(spec string) error {
 	log, err := os.OpenFile(filepath.Join(m.LogDir(), "init.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(self, InitCommand, spec)
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = "/", log, log, []*os.File{r}
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
 	cmd.Env = []string{"PATH=/run/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true,
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWPID}
-	err = netns.Do(underlay.NetnsOf(m.plan.Name), cmd.Start)
-	_ = r.Close()
-	if err != nil {
-		return err
-	}
-	p, err := state.Identify(cmd.Process.Pid)
-	if err == nil {
-		err = m.dir.Write(m.record(), p)
-	}
-	if err == nil {
-		_, err = w.Write([]byte{1})
-	}
-	if err != nil {
-		return errors.Join(err, cmd.Process.Kill())
-	}
-	// Reap it if it ends while this process is still here.
-	go func() { _ = cmd.Wait() }()
-	return nil
-}
-
-// AwaitRecord is PID 1's side of spawn.
-func AwaitRecord() error {
-	f := os.NewFile(3, "go-ahead")
-	defer f.Close()
-	if _, err := io.ReadFull(f, make([]byte, 1)); err != nil {
-		return errors.New("the lab went away before it had recorded this machine")
-	}
-	return nil
+	return m.dir.Spawn(cmd, m.record(), func() error { return netns.Do(underlay.NetnsOf(m.plan.Name), cmd.Start) })
 }
 
 // Kill is a power cut: everything in it is gone at once, the disk stays.

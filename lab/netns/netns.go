@@ -21,7 +21,7 @@ func Path(name string) string { return filepath.Join(dir, name) }
 
 // Create makes a new namespace with a name.
 func Create(name string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := prepareDir(); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(Path(name), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
@@ -40,6 +40,26 @@ func Create(name string) error {
 	})
 }
 
+// prepareDir makes the directory a shared mount of its own, as `ip netns add`
+// does. If it did not, the first `ip netns add` of anybody on this host would
+// mount it over our names, and they could no longer be removed.
+func prepareDir() error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	err := unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if errors.Is(err, unix.EINVAL) { // not a mount point yet
+		if err := unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", dir, err)
+		}
+		err = unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	}
+	if err != nil {
+		return fmt.Errorf("share the mount %s: %w", dir, err)
+	}
+	return nil
+}
+
 // Delete takes a name away; the namespace itself lives on as long as something
 // is in it. A name that does not exist is no error.
 func Delete(name string) error {
@@ -47,7 +67,11 @@ func Delete(name string) error {
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("network namespace %s: %w", name, err)
 	}
-	if err := os.Remove(Path(name)); !errors.Is(err, fs.ErrNotExist) {
+	err = os.Remove(Path(name))
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("%w; it lies below another mount of %s: take that away with `umount %s` and try again", err, dir, dir)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
