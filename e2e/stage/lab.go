@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,8 @@ type Cluster struct {
 	Private bool
 	Nodes   []string // its worker machines, which are its Kubernetes nodes
 	Control string   // the machine with its API server
+	WAN     []netip.Prefix
+	IPs     map[string]netip.Addr // machine → its own address
 }
 
 // Members are the clusters that are not the hub, sorted.
@@ -74,9 +77,13 @@ func (s *Stage) Layout(ctx context.Context) (Layout, error) {
 func parseLayout(text string) (Layout, error) {
 	var status struct {
 		Clusters []struct {
-			Name     string
-			Private  bool
-			Machines []struct{ Name, Role string }
+			Name      string
+			Private   bool
+			WAN, WAN6 netip.Prefix
+			Machines  []struct {
+				Name, Role string
+				IP         netip.Addr
+			}
 		}
 	}
 	if err := json.Unmarshal([]byte(text), &status); err != nil {
@@ -84,8 +91,9 @@ func parseLayout(text string) (Layout, error) {
 	}
 	var l Layout
 	for _, c := range status.Clusters {
-		cl := Cluster{Name: c.Name, Private: c.Private}
+		cl := Cluster{Name: c.Name, Private: c.Private, WAN: []netip.Prefix{c.WAN, c.WAN6}, IPs: map[string]netip.Addr{}}
 		for _, m := range c.Machines {
+			cl.IPs[m.Name] = m.IP
 			if m.Role == "control-plane" {
 				cl.Control = m.Name
 			} else {
@@ -137,7 +145,7 @@ func (s *Stage) Mend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.Labctl(ctx, "wan", "reset"); err != nil {
+	if _, err := s.Labctl(ctx, "wan", "clear"); err != nil {
 		return err
 	}
 	for _, c := range l.Clusters {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"seaway.dev/seaway/e2e/stage"
+	"seaway.dev/seaway/e2e/wire"
 )
 
 // verbs is the whole language besides testscript's own (env, cmp, grep, exec, skip, stop …).
@@ -63,6 +64,8 @@ func verbs() map[string]verb {
 			does: "Print for each pod the milliseconds from its sandbox's birth to its probed link."},
 		"traces": {usage: "traces CLUSTER[,…]", run: traces,
 			does: "Print everything an installation could leave: links, routes, rules, sysctls, files, objects."},
+		"wire": {usage: "wire TEXT LINE…", wraps: true, run: onTheWire,
+			does: "Record the WAN during the line; print the flows between members, and in how many packets TEXT was readable."},
 		"probes": {usage: "probes NAMESPACE… in CLUSTER…", run: probes,
 			does: "Send probes from every pod to every other, true and forged; fail if one got where it must not."},
 		"say": {usage: "say TEXT…", run: say,
@@ -358,6 +361,17 @@ func let(p *play, ctx context.Context, args []string) (string, error) {
 	}
 	p.script.Setenv(args[0], value)
 	return out, nil
+}
+
+func onTheWire(p *play, ctx context.Context, args []string) (string, error) {
+	if len(args) < 2 {
+		return "", misused("want a text to look for and a line")
+	}
+	flows, err := p.stage.Capture(ctx, args[0], func() error {
+		_, err := p.do(ctx, args[1:])
+		return err
+	})
+	return wire.Table(flows), err
 }
 
 func say(p *play, _ context.Context, args []string) (string, error) {
