@@ -31,6 +31,7 @@ type ClusterStatus struct {
 	DNSIP       string          `json:"dnsIP"`
 	LAN         string          `json:"lan"`
 	WAN         string          `json:"wan"`
+	WAN6        string          `json:"wan6"`
 	Outside     string          `json:"outside,omitempty"`
 	Server      string          `json:"server"`
 	Kubeconfig  string          `json:"kubeconfig"`
@@ -76,7 +77,7 @@ func (l Lab) Status(ctx context.Context) (Status, error) {
 
 func (l Lab) clusterStatus(ctx context.Context, rec state.Lab, c layout.Cluster) ClusterStatus {
 	s := ClusterStatus{Name: c.Name, Private: c.Private, Nodes: len(c.Nodes()), PodCIDR: c.PodCIDR.String(), ServiceCIDR: c.ServiceCIDR.String(),
-		DNSIP: c.DNSIP.String(), LAN: c.LAN.String(), WAN: c.WAN.String(), Server: c.Server(), Kubeconfig: l.Dir.Kubeconfig(c.Name)}
+		DNSIP: c.DNSIP.String(), LAN: c.LAN.String(), WAN: c.WAN.String(), WAN6: c.WAN6.String(), Server: c.Server(), Kubeconfig: l.Dir.Kubeconfig(c.Name)}
 	if c.Private {
 		s.Outside = c.Outside.String()
 	}
