@@ -144,7 +144,11 @@ func (c *collector) machine(ctx context.Context, m machine.Machine) {
 	name := m.Plan().Name
 	base := filepath.Join(m.Cluster().Name, name)
 	if m.State() == machine.Running {
-		if cmd, err := m.Command(ctx, "sh", "-c", networkState+"; mount; ps auxf; ctr -n k8s.io images ls; ctr -n k8s.io tasks ls"); err == nil {
+		script := networkState + "; mount; ps auxf"
+		if m.Plan().Role == layout.Node {
+			script += "; ctr -n k8s.io images ls; ctr -n k8s.io tasks ls"
+		}
+		if cmd, err := m.Command(ctx, "sh", "-c", script); err == nil {
 			c.run(filepath.Join(base, "state.txt"), cmd)
 		}
 	}

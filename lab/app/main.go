@@ -19,6 +19,9 @@ func commands() map[string]command {
 		"pause": {pause, "reap orphans until told to end (the pod sandbox's process)"},
 		"serve": {serve, "HTTP on :8080, TCP echo on :9000, UDP echo on :9001"},
 		"get":   {get, "fetch a URL, once or many times"},
+		"probe": {probe, "say whether an address is open, closed or silent: TCP, UDP, ICMP, SCTP"},
+		"spoof": {spoof, "send UDP datagrams with a forged source (needs NET_RAW)"},
+		"load":  {load, "many requests at the same time, and how long they took"},
 		"sleep": {sleep, "do nothing until told to end"},
 	}
 }

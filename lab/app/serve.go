@@ -58,12 +58,16 @@ func identity() string {
 }
 
 func serveHTTP(addr string) error {
+	return (&http.Server{Addr: addr, Handler: httpHandler(), ReadHeaderTimeout: 10 * time.Second}).ListenAndServe()
+}
+
+func httpHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", hello)
 	mux.HandleFunc("/ready", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/blob", blob)
 	mux.HandleFunc("/burn", burn)
-	return (&http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 10 * time.Second}).ListenAndServe()
+	return mux
 }
 
 func hello(w http.ResponseWriter, r *http.Request) {

@@ -69,7 +69,8 @@ func printStatus(out io.Writer, s lab.Status) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\n", c.Name, word(c.API, "up", "down"), c.NodesReady, c.Nodes, c.PodCIDR, c.ServiceCIDR, c.Server, network)
 	}
-	fmt.Fprintln(w, "\t\t\t\t\t\t\nMACHINE\tSTATE\tCABLE\tREADY\tIP\tIPV6\tROLE")
+	_ = w.Flush()
+	fmt.Fprintln(w, "\nMACHINE\tSTATE\tCABLE\tREADY\tIP\tIPV6\tROLE")
 	for _, c := range s.Clusters {
 		for _, m := range c.Machines {
 			ready := "-"
