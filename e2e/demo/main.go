@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
+	"golang.org/x/sys/unix"
 
 	"seaway.dev/seaway/e2e/stage"
 )
@@ -43,7 +43,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t := &teller{out: os.Stdout, tty: term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == "", start: time.Now()}
+	t := &teller{out: os.Stdout, tty: isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "", start: time.Now()}
 	s := stage.New(stage.Config{
 		Root: root, Cache: filepath.Join(cache, "seaway", "e2e"),
 		Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN"), Out: quiet{t},
@@ -68,4 +68,9 @@ func (q quiet) Write(b []byte) (int, error) {
 		q.t.print("    %s", b)
 	}
 	return len(b), nil
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }

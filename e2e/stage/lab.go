@@ -16,6 +16,7 @@ import (
 // Layout is which clusters and machines the lab has.
 type Layout struct {
 	Clusters []Cluster
+	Healthy  bool // all machines run, all nodes are Ready
 }
 
 // Cluster is one of the lab's clusters.
@@ -26,6 +27,7 @@ type Cluster struct {
 	Control string   // the machine with its API server
 	WAN     []netip.Prefix
 	IPs     map[string]netip.Addr // machine → its own address
+	Faults  map[string]string     // machine → the lab's verb that mends it: resume, start, heal
 }
 
 // Members are the clusters that are not the hub, sorted.
@@ -76,24 +78,35 @@ func (s *Stage) Layout(ctx context.Context) (Layout, error) {
 
 func parseLayout(text string) (Layout, error) {
 	var status struct {
+		Healthy  bool
 		Clusters []struct {
 			Name      string
 			Private   bool
 			WAN, WAN6 netip.Prefix
 			Machines  []struct {
-				Name, Role string
-				IP         netip.Addr
+				Name, Role, State string
+				Cable             bool
+				IP                netip.Addr
 			}
 		}
 	}
 	if err := json.Unmarshal([]byte(text), &status); err != nil {
 		return Layout{}, fmt.Errorf("status of the lab: %w", err)
 	}
-	var l Layout
+	l := Layout{Healthy: status.Healthy}
 	for _, c := range status.Clusters {
-		cl := Cluster{Name: c.Name, Private: c.Private, WAN: []netip.Prefix{c.WAN, c.WAN6}, IPs: map[string]netip.Addr{}}
+		cl := Cluster{Name: c.Name, Private: c.Private, WAN: []netip.Prefix{c.WAN, c.WAN6},
+			IPs: map[string]netip.Addr{}, Faults: map[string]string{}}
 		for _, m := range c.Machines {
 			cl.IPs[m.Name] = m.IP
+			switch {
+			case m.State == "paused":
+				cl.Faults[m.Name] = "resume"
+			case m.State == "off":
+				cl.Faults[m.Name] = "start"
+			case !m.Cable:
+				cl.Faults[m.Name] = "heal"
+			}
 			if m.Role == "control-plane" {
 				cl.Control = m.Name
 			} else {
@@ -109,7 +122,7 @@ func parseLayout(text string) (Layout, error) {
 }
 
 // patience for a lab that was left up to prove that it still works.
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 // Up makes sure that the default layout is up and healthy: a healthy one is kept, a crippled one is mended by
 // starting its machines, and what cannot be mended is taken down and started anew.
@@ -139,38 +152,27 @@ func (s *Stage) Down(ctx context.Context) error {
 	return err
 }
 
-// Mend undoes every fault that a story may have left in the lab, and says whether all nodes are Ready.
+// Mend undoes every fault that a story may have left in the lab, and waits until all nodes are Ready.
 func (s *Stage) Mend(ctx context.Context) error {
-	l, err := s.Layout(ctx)
-	if err != nil {
-		return err
-	}
 	if _, err := s.Labctl(ctx, "wan", "clear"); err != nil {
 		return err
 	}
-	for _, c := range l.Clusters {
-		if err := s.awaitNodes(ctx, c); err != nil {
+	return Await(ctx, patience, func() error {
+		l, err := s.Layout(ctx)
+		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (s *Stage) awaitNodes(ctx context.Context, c Cluster) error {
-	_, err := s.Kubectl(ctx, c.Name, "wait", "--for=condition=Ready", "node", "--all", "--timeout=1s")
-	if err == nil {
-		return nil
-	}
-	for _, m := range append([]string{c.Control}, c.Nodes...) {
-		for _, verb := range []string{"resume", "heal", "start"} {
-			s.Labctl(ctx, "machine", verb, m) // of these, those that do not apply fail
+		for _, c := range l.Clusters {
+			for m, verb := range c.Faults {
+				if _, err := s.Labctl(ctx, "machine", verb, m); err != nil {
+					return err
+				}
+			}
 		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return Eventually(ctx, 500*time.Millisecond, func() error {
-		_, err := s.Kubectl(ctx, c.Name, "wait", "--for=condition=Ready", "node", "--all", "--timeout=5s")
-		return err
+		if !l.Healthy {
+			return errors.New("not all machines run or not all nodes are Ready")
+		}
+		return nil
 	})
 }
 

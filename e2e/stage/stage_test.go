@@ -96,8 +96,8 @@ func (f *fake) did(prefix string) bool {
 	return false
 }
 
-const lab1 = `{"clusters":[{"name":"hub","machines":[{"name":"hubcp","role":"control-plane"}]},
- {"name":"c1","private":true,"machines":[{"name":"c1cp","role":"control-plane"},{"name":"c1n1","role":"node"}]}]}`
+const lab1 = `{"healthy":true,"clusters":[{"name":"hub","machines":[{"name":"hubcp","role":"control-plane","cable":true}]},
+ {"name":"c1","private":true,"machines":[{"name":"c1cp","role":"control-plane","cable":true},{"name":"c1n1","role":"node","state":"running","cable":true}]}]}`
 
 func TestUpUsesWhatIsThereAndMendsWhatItCan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestUpUsesWhatIsThereAndMendsWhatItCan(t *testing.T) {
 		if err := New(Config{Lab: "lab", Runner: none}).Up(t.Context()); err != nil || !none.did("lab up") || none.did("lab down") {
 			t.Errorf("no lab: %v %q", err, none.ran)
 		}
-		dead := &fake{answers: map[string]string{"lab status": lab1, "lab kubectl c1 wait": "!the node is gone"}}
+		dead := &fake{answers: map[string]string{"lab status": strings.NewReplacer("true,", "false,", "running", "off").Replace(lab1)}}
 		if err := New(Config{Lab: "lab", Runner: dead}).Up(t.Context()); err != nil || !dead.did("lab machine start c1n1") || !dead.did("lab down") || !dead.did("lab up") {
 			t.Errorf("a dead lab: %v %q", err, dead.ran)
 		}

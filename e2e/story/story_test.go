@@ -102,8 +102,8 @@ func (v *verdict) mentions(t *testing.T, texts ...string) {
 	}
 }
 
-const oneCluster = `{"clusters":[{"name":"hub","machines":[{"name":"hubcp","role":"control-plane"}]},
- {"name":"c1","machines":[{"name":"c1cp","role":"control-plane"},{"name":"c1n1","role":"node"}]}]}`
+const oneCluster = `{"healthy":true,"clusters":[{"name":"hub","machines":[{"name":"hubcp","role":"control-plane","cable":true}]},
+ {"name":"c1","machines":[{"name":"c1cp","role":"control-plane","cable":true},{"name":"c1n1","role":"node","cable":true}]}]}`
 
 func play1(t *testing.T, c *clusters, text string) *verdict {
 	t.Helper()
