@@ -21,7 +21,8 @@ import (
 type Status struct {
 	Driver   string               `json:"driver"` // "userspace" or "kernel"
 	Port     uint16               `json:"port"`   // the UDP port, 0 before one is open
-	Keys     map[string]fleet.Key `json:"keys"`   // slice → public key, for all slices that have one
+	Started  time.Time            `json:"started"`
+	Keys     map[string]fleet.Key `json:"keys"` // slice → public key, for all slices that have one
 	Devices  []DeviceStatus       `json:"devices,omitempty"`
 	Relay    relay.Counters       `json:"relay"`
 	Problems []fleet.Problem      `json:"problems,omitempty"`

@@ -154,7 +154,7 @@ func (s *server) ensureKey(slice string) (fleet.Key, error) {
 func (s *server) status() (Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Driver: s.driver.Name(), Port: s.sw.Port(), Relay: s.sw.Counters(), Problems: s.problems}
+	st := Status{Driver: s.driver.Name(), Port: s.sw.Port(), Started: s.started, Relay: s.sw.Counters(), Problems: s.problems}
 	var err error
 	if st.Keys, err = s.keys.public(); err != nil {
 		return st, err

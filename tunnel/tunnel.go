@@ -112,7 +112,9 @@ type server struct {
 	files  files
 	driver wg.Driver
 	sw     *relay.Switch
-	ready  chan struct{} // closed once the API answers
+
+	started time.Time
+	ready   chan struct{} // closed once the API answers
 
 	mu       sync.Mutex // one change at a time
 	want     plan.Tunnel
@@ -123,7 +125,7 @@ type server struct {
 
 func newServer(c Config, driver func(*slog.Logger) wg.Driver) *server {
 	s := &server{Config: c, keys: keyring{dir: filepath.Join(c.StateDir, "keys")}, files: files{dir: c.RunDir},
-		driver: driver(c.Log), have: map[string]plan.Device{}, ready: make(chan struct{})}
+		driver: driver(c.Log), have: map[string]plan.Device{}, ready: make(chan struct{}), started: time.Now()}
 	s.sw = relay.New(c.Log, func(h relay.Handshake) { s.driver.Handshake(h.Slice, h.Peer, h.Renew) })
 	return s
 }
