@@ -1,0 +1,307 @@
+package zone
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"seaway.dev/seaway/fleet"
+)
+
+func addrs(list ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range list {
+		out = append(out, netip.MustParseAddr(a))
+	}
+	return out
+}
+
+// fixture has a service with addresses of both families, a StatefulSet in two clusters, and the odd cases.
+func fixture() []fleet.Service {
+	http, udp := fleet.Port{Name: "http", Protocol: fleet.TCP, Port: 80}, fleet.Port{Name: "dns", Protocol: fleet.UDP, Port: 80}
+	unnamed := fleet.Port{Protocol: fleet.TCP, Port: 5432}
+	long := strings.Repeat("x", 63)
+	return []fleet.Service{
+		{Namespace: "shop", Name: "web", Slice: "pay", IPs: addrs("10.9.255.1", "fd00:9::ff01"), Ports: []fleet.Port{http, udp},
+			Endpoints: []fleet.Endpoint{{Cluster: "c1", Pod: "web-x", Addrs: addrs("10.9.1.1"), Ready: true}}},
+		{Namespace: "shop", Name: "db", Slice: "pay", Headless: true, Ports: []fleet.Port{{Name: "pg", Protocol: fleet.TCP, Port: 5432}},
+			Endpoints: []fleet.Endpoint{
+				{Cluster: "c1", Pod: "db-0", Hostname: "db-0", Addrs: addrs("10.9.1.10", "fd00:9:1::10"), Ready: true, Ports: map[string]uint16{"pg": 15432}},
+				{Cluster: "c1", Pod: "db-1", Hostname: "db-1", Addrs: addrs("10.9.1.11"), Ports: map[string]uint16{"pg": 15432}},
+				{Cluster: "c2", Pod: "db-0", Hostname: "db-0", Addrs: addrs("10.9.2.10"), Ready: true, Ports: map[string]uint16{"pg": 15432}},
+				{Cluster: "c2", Pod: "db-1", Hostname: "db-1"}, // known, without an address yet
+			}},
+		{Namespace: "shop", Name: "idle", Slice: "pay", Headless: true},
+		{Namespace: "shop", Name: "new", Slice: "pay", Ports: []fleet.Port{unnamed}}, // no address yet
+		{Namespace: "shop", Name: "plain", Slice: "pay", IPs: addrs("10.9.255.2"), Ports: []fleet.Port{unnamed}},
+		{Namespace: long, Name: long, Slice: "pay", Headless: true, Endpoints: []fleet.Endpoint{
+			{Cluster: long, Pod: long, Hostname: long, Addrs: addrs("10.9.1.66"), Ready: true}}},
+		{Namespace: "shop", Name: "bad.name", Slice: "pay", IPs: addrs("10.9.255.3")},
+	}
+}
+
+func TestLookup(t *testing.T) {
+	z := Build(fixture(), nil)
+	const base = ".svc.clusterset.local"
+	long := strings.Repeat("x", 63)
+	for _, c := range []struct {
+		name  string
+		qtype uint16
+		code  Code
+		want  string // the records, separated by commas
+	}{
+		{"web.shop" + base, A, NoError, "A 10.9.255.1"},
+		{"web.shop" + base, AAAA, NoError, "AAAA fd00:9::ff01"},
+		{"WeB.sHoP.SVC.ClusterSet.LOCAL.", A, NoError, "A 10.9.255.1"},
+		{"web.shop.svc.slice.local", A, NoError, "A 10.9.255.1"},
+		{"web.shop" + base, TXT, NoError, ""},
+		{"web.shop" + base, ANY, NoError, "A 10.9.255.1"},
+		// One target and number once: two ports share the number 80.
+		{"web.shop" + base, SRV, NoError, "SRV 0 100 80 web.shop.svc.clusterset.local."},
+		{"_http._tcp.web.shop" + base, SRV, NoError, "SRV 0 100 80 web.shop.svc.clusterset.local."},
+		{"_dns._udp.web.shop" + base, SRV, NoError, "SRV 0 100 80 web.shop.svc.clusterset.local."},
+		{"_http._tcp.web.shop.svc.slice.local", SRV, NoError, "SRV 0 100 80 web.shop.svc.slice.local."},
+		{"_http._tcp.web.shop" + base, A, NoError, ""},
+		{"_tcp.web.shop" + base, SRV, NoError, ""},
+		{"_http._udp.web.shop" + base, SRV, NXDomain, ""},
+		{"_._tcp.plain.shop" + base, SRV, NXDomain, ""}, // unnamed ports have no name to ask for
+		{"plain.shop" + base, SRV, NoError, "SRV 0 100 5432 plain.shop.svc.clusterset.local."},
+		{"plain.shop" + base, AAAA, NoError, ""},
+
+		{"db.shop" + base, A, NoError, "A 10.9.1.10,A 10.9.2.10"},
+		{"db.shop" + base, AAAA, NoError, "AAAA fd00:9:1::10"},
+		{"db.shop" + base, SRV, NoError, "SRV 0 100 15432 db-0.c1.db.shop.svc.clusterset.local.,SRV 0 100 15432 db-0.c2.db.shop.svc.clusterset.local."},
+		{"_pg._tcp.db.shop" + base, SRV, NoError, "SRV 0 100 15432 db-0.c1.db.shop.svc.clusterset.local.,SRV 0 100 15432 db-0.c2.db.shop.svc.clusterset.local."},
+		{"db-0.c1.db.shop" + base, A, NoError, "A 10.9.1.10"},
+		{"db-0.c2.db.shop" + base, A, NoError, "A 10.9.2.10"},
+		{"db-1.c1.db.shop" + base, A, NoError, "A 10.9.1.11"}, // not ready; its address is its for life
+		{"db-1.c2.db.shop" + base, A, ServFail, ""},           // known, and not yet where
+		{"db-1.c2.db.shop" + base, TXT, NoError, ""},
+		{"db-0.c1.db.shop.svc.slice.local", A, NoError, "A 10.9.1.10"},
+		{"db-2.c1.db.shop" + base, A, NXDomain, ""},
+		{"c1.db.shop" + base, A, NoError, ""}, // the standard: no record for one cluster's part
+		{"c9.db.shop" + base, A, NXDomain, ""},
+		{"db-0.db.shop" + base, A, NXDomain, ""},
+
+		// Pods of services that are not headless have names under the alias alone.
+		{"web-x.c1.web.shop.svc.slice.local", A, NoError, "A 10.9.1.1"},
+		{"web-x.c1.web.shop" + base, A, NXDomain, ""},
+
+		{"idle.shop" + base, A, NoError, ""},
+		{"new.shop" + base, A, ServFail, ""},
+		{"new.shop" + base, SRV, NoError, "SRV 0 100 5432 new.shop.svc.clusterset.local."},
+
+		{"nobody.shop" + base, A, NXDomain, ""},
+		{"web.nowhere" + base, A, NXDomain, ""},
+		{"shop" + base, A, NoError, ""},
+		{"nowhere" + base, A, NXDomain, ""},
+		{"svc.clusterset.local", A, NoError, ""},
+		{"pod.clusterset.local", A, NXDomain, ""},
+		{"clusterset.local", NS, NoError, "NS ns.dns.clusterset.local."},
+		{"clusterset.local", SOA, NoError, "SOA"},
+		{"slice.local", NS, NoError, "NS ns.dns.slice.local."},
+		{"ns.dns.clusterset.local", A, NoError, ""},
+		{"dns-version.clusterset.local", TXT, NoError, `TXT "1.0.0"`},
+		{"dns-version.slice.local", TXT, NoError, `TXT "1.0.0"`},
+		{"dns-version.clusterset.local", A, NoError, ""},
+
+		{"cluster.local", A, Refused, ""},
+		{"local", A, Refused, ""},
+		{"xclusterset.local", A, Refused, ""},
+		{"example.com", A, Refused, ""},
+		{"web.shop.svc.cluster.local", A, Refused, ""},
+
+		{"1.255.9.10.in-addr.arpa", PTR, NoError, "PTR web.shop.svc.clusterset.local."},
+		{"10.1.9.10.in-addr.arpa", PTR, NoError, "PTR db-0.c1.db.shop.svc.clusterset.local."},
+		{"0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.9.0.0.0.0.0.d.f.ip6.arpa", PTR, NoError, "PTR db-0.c1.db.shop.svc.clusterset.local."},
+		{"10.1.9.10.in-addr.arpa", A, NoError, ""},
+		{"1.1.9.10.in-addr.arpa", PTR, Refused, ""}, // a pod of no headless service: somebody else may know
+
+		// At the limits of DNS: the service has its names, the pod's would be too long.
+		{long + "." + long + base, A, NoError, "A 10.9.1.66"},
+		{"66.1.9.10.in-addr.arpa", PTR, Refused, ""},
+	} {
+		t.Run(c.name+" "+TypeName(c.qtype), func(t *testing.T) {
+			a := z.Lookup(c.name, c.qtype)
+			if got := strings.Join(a.Set.Strings(), ","); a.Code != c.code || got != c.want {
+				t.Errorf("%s %s: got %s %q, want %s %q", c.name, TypeName(c.qtype), a.Code, got, c.code, c.want)
+			}
+			if negative := a.Set == nil && (a.Code == NoError || a.Code == NXDomain) && !strings.HasSuffix(c.name, ".arpa"); negative != (a.Authority != nil) {
+				t.Errorf("SOA in the authority section: %v, want %v", a.Authority != nil, negative)
+			}
+		})
+	}
+}
+
+func TestBeforeTheFirstStateNothingIsDenied(t *testing.T) {
+	var z *Zone
+	for name, want := range map[string]Code{
+		"web.shop.svc.clusterset.local": ServFail, "clusterset.local": ServFail, "web.shop.svc.slice.local": ServFail,
+		"example.com": Refused, "1.255.9.10.in-addr.arpa": Refused,
+	} {
+		if got := z.Lookup(name, A).Code; got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestSRVComesWithItsTargetsAddresses(t *testing.T) {
+	a := Build(fixture(), nil).Lookup("_pg._tcp.db.shop.svc.clusterset.local", SRV)
+	if a.Set.Extras != 3 { // two IPv4 addresses and one IPv6 address of the two ready pods
+		t.Errorf("got %d additional records, want 3", a.Set.Extras)
+	}
+}
+
+// Two slices may have the same prefix: a reverse name then has both names, and neither slice is told a lie.
+func TestOneAddressOnTwoSlices(t *testing.T) {
+	z := Build([]fleet.Service{
+		{Namespace: "a", Name: "web", Slice: "s1", IPs: addrs("10.9.255.1")},
+		{Namespace: "b", Name: "web", Slice: "s2", IPs: addrs("10.9.255.1")},
+	}, nil)
+	got := z.Lookup("1.255.9.10.in-addr.arpa", PTR).Set.Strings()
+	if want := []string{"PTR web.a.svc.clusterset.local.", "PTR web.b.svc.clusterset.local."}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestBuildDoesNotDependOnTheOrderOfServices(t *testing.T) {
+	services := fixture()
+	want := Build(services, nil)
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		r.Shuffle(len(services), func(i, j int) { services[i], services[j] = services[j], services[i] })
+		if !reflect.DeepEqual(Build(services, nil), want) {
+			t.Fatalf("seed %d: another zone from the same services", seed)
+		}
+	}
+}
+
+// A zone that follows another is the same as one made from nothing, but for its serial, and takes over what is equal.
+func TestBuildOnAnOldZone(t *testing.T) {
+	old := Build(fixture(), nil)
+	changed := fixture()
+	changed[0].IPs = addrs("10.9.255.9")
+	changed = append(changed[:2:2], changed[3:]...) // idle is gone
+	next, fresh := Build(changed, old), Build(changed, nil)
+	fresh.serial = next.serial
+	for i, apex := range []string{Main, Alias} {
+		fresh.addSpecial(i, apex)
+	}
+	if !reflect.DeepEqual(next, fresh) {
+		t.Error("the zone depends on the one before")
+	}
+	if next.services["\x02db\x04shop"] != old.services["\x02db\x04shop"] {
+		t.Error("an unchanged service was built again")
+	}
+	if got := old.Lookup("web.shop.svc.clusterset.local", A).Set.Strings(); !reflect.DeepEqual(got, []string{"A 10.9.255.1"}) {
+		t.Errorf("the old zone changed: %v", got)
+	}
+	if next.Lookup("idle.shop.svc.clusterset.local", A).Code != NXDomain {
+		t.Error("a service that is gone is still there")
+	}
+}
+
+// Whatever a cluster calls its pods and services, Build makes no name that is not well formed, and finds each it made.
+func FuzzBuild(f *testing.F) {
+	f.Add("web", "shop", "web-0", "c1", "http", "web-0.c1.web.shop.svc.clusterset.local")
+	f.Add("a.b", "\x00", strings.Repeat("y", 64), "c.1", "_", "..")
+	f.Fuzz(func(t *testing.T, svc, ns, host, cluster, port, question string) {
+		services := []fleet.Service{{Name: svc, Namespace: ns, Headless: len(svc)%2 == 0, IPs: addrs("10.9.255.1"),
+			Ports: []fleet.Port{{Name: port, Protocol: fleet.Protocol(port), Port: 1}},
+			Endpoints: []fleet.Endpoint{{Cluster: cluster, Hostname: host, Pod: host, Addrs: addrs("10.9.1.1"), Ready: true,
+				Ports: map[string]uint16{port: 2}}}}}
+		z := Build(services, nil)
+		if len(z.services) > 0 {
+			if a := z.Lookup(fmt.Sprintf("%s.%s.svc.clusterset.local", svc, ns), A); a.Code != NoError || a.Set == nil {
+				t.Errorf("the service's own name answers %v", a)
+			}
+		}
+		for _, sv := range z.services {
+			for _, names := range sv.names {
+				for rel, n := range names {
+					wellFormed(t, append([]byte(rel), 0))
+					for _, s := range n.sets {
+						if !slices.IsSorted(s.Ends) || len(s.Ends) == 0 || s.Ends[len(s.Ends)-1] != len(s.Wire) {
+							t.Fatalf("ends %v of %d bytes", s.Ends, len(s.Wire))
+						}
+						s.Strings()
+					}
+				}
+			}
+		}
+		z.Lookup(question, A)
+	})
+}
+
+func wellFormed(t *testing.T, name []byte) {
+	t.Helper()
+	if len(name) > 255 {
+		t.Fatalf("a name of %d bytes", len(name))
+	}
+	for len(name) > 1 {
+		if name[0] == 0 || name[0] > 63 || int(name[0]) >= len(name) {
+			t.Fatalf("malformed name %q", name)
+		}
+		name = name[1+int(name[0]):]
+	}
+	if len(name) != 1 || name[0] != 0 {
+		t.Fatal("a name that does not end")
+	}
+}
+
+func services(n, endpoints int) []fleet.Service {
+	var out []fleet.Service
+	for i := range n {
+		s := fleet.Service{Namespace: fmt.Sprintf("ns-%d", i%50), Name: fmt.Sprintf("svc-%d", i), Slice: "pay", Headless: i%4 == 0,
+			IPs:   []netip.Addr{netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})},
+			Ports: []fleet.Port{{Name: "http", Protocol: fleet.TCP, Port: 80}}}
+		for e := range endpoints {
+			s.Endpoints = append(s.Endpoints, fleet.Endpoint{Cluster: fmt.Sprintf("c%d", e%100), Pod: fmt.Sprintf("p-%d", e),
+				Hostname: fmt.Sprintf("p-%d", e), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(e)})},
+				Ready: true, Ports: map[string]uint16{"http": 8080}})
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func BenchmarkBuild1000Services10000Endpoints(b *testing.B) {
+	in := services(1000, 10)
+	b.ReportAllocs()
+	for b.Loop() {
+		Build(in, nil)
+	}
+}
+
+func BenchmarkBuildOneChangeIn1000Services(b *testing.B) {
+	in := services(1000, 10)
+	z := Build(in, nil)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		in[7].IPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 201, 0, byte(i)})}
+		z = Build(in, z)
+	}
+}
+
+func BenchmarkFind(b *testing.B) {
+	z := Build(services(1000, 10), nil)
+	names := map[string][]byte{
+		"service": mustName("svc-777.ns-27.svc.clusterset.local"),
+		"pod":     mustName("p-3.c3.svc-776.ns-26.svc.clusterset.local"),
+		"none":    mustName("nobody.ns-26.svc.clusterset.local"),
+	}
+	for name, wire := range names {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if a := z.Find(wire, A); (a.Set == nil) != (name == "none") {
+					b.Fatal(a)
+				}
+			}
+		})
+	}
+}
