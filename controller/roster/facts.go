@@ -54,6 +54,7 @@ type Facts struct {
 	Leaving    bool
 
 	Reports   map[string]*fleet.Report   // by node; seeded with what was last known
+	Heard     map[string]bool            // nodes whose report is their own and not a seed
 	Bulletins map[string]*fleet.Bulletin // of the other clusters, as received
 }
 

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"seaway.dev/seaway/fleet"
 )
 
 // Where a pod shows its state.
@@ -41,12 +39,6 @@ type PodState struct {
 // PodStates says what each pod that is on a slice, or was, is to show; sorted by namespace and name. Exhausted tells
 // which slices have no address left.
 func (r *Roster) PodStates(exhausted map[string]bool) []PodState {
-	attached := map[string]fleet.Attachment{}
-	for _, rep := range r.f.Reports {
-		for _, a := range rep.Attachments {
-			attached[rep.Node+" "+a.PodUID] = a
-		}
-	}
 	var out []PodState
 	for _, key := range slices.Sorted(maps.Keys(r.f.Pods)) {
 		p := r.f.Pods[key]
@@ -62,7 +54,7 @@ func (r *Roster) PodStates(exhausted map[string]bool) []PodState {
 		case p.Node == "":
 			continue
 		default:
-			st.Condition, st.Passing = r.condition(p, key, slice, attached, exhausted)
+			st.Condition, st.Passing = r.condition(p, key, slice, exhausted)
 			st.Annotation = join(r.PodAddrs(p.Namespace, p.Name))
 		}
 		out = append(out, st)
@@ -70,7 +62,7 @@ func (r *Roster) PodStates(exhausted map[string]bool) []PodState {
 	return out
 }
 
-func (r *Roster) condition(p *Pod, key, slice string, attached map[string]fleet.Attachment, exhausted map[string]bool) (Condition, bool) {
+func (r *Roster) condition(p *Pod, key, slice string, exhausted map[string]bool) (Condition, bool) {
 	no := func(reason, message string) Condition {
 		return Condition{Status: "False", Reason: reason, Message: message}
 	}
@@ -85,17 +77,32 @@ func (r *Roster) condition(p *Pod, key, slice string, attached map[string]fleet.
 		}
 		return no(ReasonAddressPending, "an address of slice "+slice+" is being written down"), true
 	}
-	a, ok := attached[p.Node+" "+p.UID]
+	a, ok := r.attached[p.Node+" "+p.UID]
 	switch {
 	case ok && a.Attached:
 		return Condition{Status: "True", Reason: a.Reason, Message: a.Message}, false
 	case ok:
 		return no(a.Reason, a.Message), false
-	case r.f.Reports[p.Node] == nil || r.f.Reports[p.Node].IntentRev == 0:
+	case !r.f.Heard[p.Node] && p.Condition.Status != "":
+		return p.Condition, false // the controller is new and knows no better
+	case !r.f.Heard[p.Node]:
 		return no(ReasonNodeSilent, "nothing was heard from node "+p.Node+"'s agent; see `kubectl -n seaway-system get pods -o wide`"), true
 	default:
 		return no(ReasonAttaching, "node "+p.Node+" is about to attach the pod"), true
 	}
+}
+
+// Attached tells whether a pod's link to its slice works, by its node's report or, until the node reports, by what the
+// pod's condition has said.
+func (r *Roster) Attached(namespace, name string) bool {
+	p := r.f.Pods[namespace+"/"+name]
+	if p == nil || p.Finished || len(r.PodAddrs(namespace, name)) == 0 {
+		return false
+	}
+	if !r.f.Heard[p.Node] {
+		return p.Condition.Status == "True"
+	}
+	return r.attached[p.Node+" "+p.UID].Attached
 }
 
 func join(addrs []netip.Addr) string {

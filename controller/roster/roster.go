@@ -29,6 +29,7 @@ type Roster struct {
 	lies     map[string]bulletin.Refusals // by cluster
 	pods     map[string][]fleet.Pod       // slice → pods of all clusters as intents show them
 	policies map[string][]fleet.Policy    // node → policies on its pods
+	attached map[string]fleet.Attachment  // "node uid" → what the node reports
 	problems []fleet.Problem
 }
 
@@ -37,6 +38,12 @@ func New(f *Facts) *Roster {
 	r := &Roster{
 		f: f, self: Member{Name: f.Cluster}, refused: map[string]string{},
 		keys: map[string]map[string]bool{}, hosts: map[string]map[string]bool{},
+		attached: map[string]fleet.Attachment{},
+	}
+	for node, rep := range f.Reports {
+		for _, a := range rep.Attachments {
+			r.attached[node+" "+a.PodUID] = a
+		}
 	}
 	for _, m := range f.Members {
 		if m.Name == f.Cluster {
@@ -352,3 +359,42 @@ func (r *Roster) Local() []fleet.Pod { return r.local }
 
 // Hosts lists the slices whose pods a node hosts, sorted.
 func (r *Roster) Hosts(node string) []string { return slices.Sorted(maps.Keys(r.hosts[node])) }
+
+// Families lists a slice's address families as Kubernetes writes them, IPv4 first.
+func (r *Roster) Families(slice string) []string {
+	s := r.slices[slice]
+	if s == nil {
+		return nil
+	}
+	var out []string
+	for _, p := range slices.SortedFunc(slices.Values(s.Prefixes), func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) }) {
+		if p.Addr().Is4() {
+			out = append(out, "IPv4")
+		} else {
+			out = append(out, "IPv6")
+		}
+	}
+	return out
+}
+
+// Footprint says, for each namespace that is on a slice, everything about it that service discovery depends on: two
+// equal footprints give equal exports.
+func (r *Roster) Footprint() map[string][]string {
+	out := map[string][]string{}
+	for ns, slice := range r.sliceOf {
+		out[ns] = append([]string{slice}, r.Families(slice)...)
+	}
+	for slice, leases := range r.f.Leases {
+		for _, key := range slices.Sorted(maps.Keys(leases)) {
+			rest, service := strings.CutPrefix(key, "svc/")
+			ns, name, pair := strings.Cut(rest, "/")
+			if service && pair && r.sliceOf[ns] == slice {
+				out[ns] = append(out[ns], "service "+name+" "+join(leases[key]))
+			}
+		}
+	}
+	for _, p := range r.local {
+		out[p.Namespace] = append(out[p.Namespace], fmt.Sprintf("pod %s %s %s %v", p.Name, p.UID, join(p.Addrs), r.Attached(p.Namespace, p.Name)))
+	}
+	return out
+}

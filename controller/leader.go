@@ -1,0 +1,303 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"seaway.dev/seaway/controller/roster"
+	discoverykube "seaway.dev/seaway/discovery/kube"
+	"seaway.dev/seaway/fleet"
+)
+
+// pace is the shortest time between two rosters: changes that come together are told together.
+const pace = 20 * time.Millisecond
+
+// leader is the leading replica. It implements manager.LeaderElectionRunnable.
+type leader struct {
+	cfg      Config
+	log      *slog.Logger
+	client   client.Client // straight to the API server, past the cache
+	cache    cache.Cache
+	events   record.EventRecorder
+	board    *board
+	ledgers  *ledgers
+	discover *discoverykube.Reconciler
+	streams  *streams
+	mailbox  *mailbox
+	marks    *marks
+	memory   *memory
+	status   *statusBoard
+	epoch    uint64
+
+	roster atomic.Pointer[roster.Roster] // the newest; nil until everything is known once
+	known  atomic.Bool                   // the fleet is known, from the hub or from memory
+
+	tasks sync.WaitGroup // of the session with the hub
+
+	mu      sync.Mutex
+	exports map[string][]fleet.Export // of the other clusters
+}
+
+func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
+	c, err := client.New(mgr.GetConfig(), client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
+	if err != nil {
+		return nil, fmt.Errorf("client of this cluster: %w", err)
+	}
+	l := assemble(cfg, c, mgr.GetEventRecorderFor(controllerField))
+	l.cache = mgr.GetCache()
+	l.discover = discoverykube.New(mgr.GetClient(), discoverykube.Config{
+		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Families: l.families, Pod: l.pod, IPs: l.serviceIPs,
+		Remote: l.remoteExports, Changed: l.board.touch, Log: cfg.Log,
+	})
+	if err := l.discover.SetupWithManager(mgr); err != nil {
+		return nil, fmt.Errorf("service discovery: %w", err)
+	}
+	return l, nil
+}
+
+// assemble makes a leader without what needs a manager.
+func assemble(cfg Config, c client.Client, events record.EventRecorder) *leader {
+	l := &leader{cfg: cfg, log: cfg.Log, client: c, events: events, board: newBoard(cfg.Cluster, cfg.Software)}
+	l.ledgers = newLedgers(c, cfg.Namespace, cfg.Rest, l.board, cfg.Log)
+	l.streams = newStreams(l)
+	l.mailbox = newMailbox(cfg.Cluster)
+	l.marks = newMarks(c, events, cfg.Log)
+	l.memory = newMemory(c, cfg.Namespace, cfg.Log)
+	l.status = newStatusBoard(l)
+	return l
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (l *leader) NeedLeaderElection() bool { return true }
+
+// Start leads until ctx ends. It implements manager.Runnable.
+func (l *leader) Start(ctx context.Context) error {
+	l.epoch = uint64(time.Now().UnixNano())
+	l.log.Info("leading", "cluster", l.cfg.Cluster, "pod", l.cfg.Pod)
+	if err := l.remember(ctx); err != nil {
+		return err
+	}
+	if err := l.ledgers.load(ctx); err != nil {
+		return err
+	}
+	tls, err := newAuthority(l.client, l.cfg.Namespace, l.log).open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := watch(ctx, l.cache, l.cfg.Namespace, l.board); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	run := func(name string, fn func(context.Context) error) {
+		g.Go(func() error {
+			if err := fn(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	run("addresses", l.ledgers.save)
+	run("conditions", l.marks.run)
+	run("memory", l.memory.run)
+	run("status", l.status.run)
+	run("certificate", tls.run)
+	run("hub", l.runHub)
+	run("leader's label", l.label)
+	run("roster", l.loop)
+	run("streams", func(ctx context.Context) error { return serve(ctx, l, tls) })
+	err = g.Wait()
+	l.log.Info("leading no more", "err", err)
+	return err
+}
+
+// remember puts what was last known of the fleet on the board.
+func (l *leader) remember(ctx context.Context) error {
+	m, err := l.memory.load(ctx)
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		return nil
+	}
+	l.board.edit(func(f *roster.Facts) bool {
+		f.Members, f.Slices = m.Members, m.Slices
+		for name, b := range m.Bulletins {
+			f.Bulletins[name] = b
+		}
+		for name, rep := range m.Reports {
+			f.Reports[name] = rep
+		}
+		f.Exports, f.Services = m.Exports, m.Services
+		return true
+	})
+	l.known.Store(true)
+	l.log.Info("remembering the fleet as last known", "slices", len(m.Slices), "clusters", len(m.Members))
+	return nil
+}
+
+// loop makes a new roster whenever the facts have changed, and tells everybody.
+func (l *leader) loop(ctx context.Context) error {
+	var again time.Time
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		wait := time.Hour
+		if !again.IsZero() {
+			wait = max(time.Until(again), pace)
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.board.dirty:
+		case <-timer.C:
+		}
+		if !l.known.Load() {
+			continue // the hub's link touches the board when it knows
+		}
+		began := time.Now()
+		again = l.turn(began)
+		metricTurn.Observe(time.Since(began).Seconds())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pace):
+		}
+	}
+}
+
+// turn makes one roster and hands it out. It returns when to do so again although nothing changes.
+func (l *leader) turn(now time.Time) time.Time {
+	l.hearDiscovery()
+	f := l.board.snapshot()
+	r := roster.New(f)
+	again := l.ledgers.settle(r, f.Leaving, now)
+	before := l.roster.Swap(r)
+	exhausted, demand, problems := l.ledgers.state()
+	b := r.Bulletin()
+	b.Demand = demand
+	l.mailbox.offer(b)
+	l.streams.wakeAll()
+	l.marks.offer(r.PodStates(exhausted), f.Pods)
+	l.tellDiscovery(before, r)
+	l.memory.offer(f)
+	l.status.offer(f, r, problems)
+	return again
+}
+
+// hearDiscovery puts what discovery has worked out on the board.
+func (l *leader) hearDiscovery() {
+	if l.discover == nil {
+		return
+	}
+	exports, known := l.discover.Exports()
+	services, all := l.discover.Services()
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	if known {
+		l.board.facts.Exports = exports
+	}
+	if all {
+		l.board.facts.Services = services
+		l.ledgers.use(services)
+	}
+}
+
+// tellDiscovery has discovery look again at what changed between two rosters.
+func (l *leader) tellDiscovery(before, now *roster.Roster) {
+	if l.discover == nil {
+		return
+	}
+	exports := map[string][]fleet.Export{}
+	others, _ := now.Others()
+	for name, b := range others {
+		exports[name] = b.Exports
+	}
+	l.mu.Lock()
+	first := l.exports == nil
+	changed := first || !reflect.DeepEqual(l.exports, exports)
+	l.exports = exports
+	l.mu.Unlock()
+	if changed {
+		l.discover.RemoteChanged()
+	}
+	if before == nil {
+		l.discover.LocalChanged()
+		return
+	}
+	if namespaces := changedNamespaces(before, now); len(namespaces) > 0 {
+		l.discover.LocalChanged(namespaces...)
+	}
+}
+
+// changedNamespaces lists the namespaces whose slice, whose slice's addresses, or whose pods' addresses or links differ.
+func changedNamespaces(a, b *roster.Roster) []string {
+	was, is := a.Footprint(), b.Footprint()
+	var out []string
+	for ns, f := range is {
+		if !reflect.DeepEqual(was[ns], f) {
+			out = append(out, ns)
+		}
+	}
+	for ns := range was {
+		if _, ok := is[ns]; !ok {
+			out = append(out, ns)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// What discovery asks.
+
+func (l *leader) sliceOf(namespace string) (string, bool) {
+	r := l.roster.Load()
+	if r == nil {
+		return "", false
+	}
+	return r.SliceOf(namespace)
+}
+
+func (l *leader) families(slice string) []string {
+	r := l.roster.Load()
+	if r == nil {
+		return nil
+	}
+	return r.Families(slice)
+}
+
+func (l *leader) pod(namespace, name string) (addrs []netip.Addr, attached bool) {
+	r := l.roster.Load()
+	if r == nil {
+		return nil, false
+	}
+	return r.PodAddrs(namespace, name), r.Attached(namespace, name)
+}
+
+func (l *leader) serviceIPs(slice, namespace, name string) []netip.Addr {
+	l.board.mu.Lock()
+	leases := maps.Clone(l.board.facts.Leases)
+	l.board.mu.Unlock()
+	return l.ledgers.ask(slice, namespace, name, leases)
+}
+
+func (l *leader) remoteExports() (map[string][]fleet.Export, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.exports, l.exports != nil
+}

@@ -1,0 +1,442 @@
+package controller
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"seaway.dev/seaway/controller/roster"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/addr"
+)
+
+// ledgerKey is the key in a ledger ConfigMap's binaryData.
+const ledgerKey = "ledger"
+
+// requestLife is how long a service address stays held after it was asked for although no service has it yet.
+const requestLife = time.Minute
+
+// errFenced says that another replica wrote a ledger: this one must stop leading at once.
+var errFenced = errors.New("another replica wrote the addresses: it leads now")
+
+// ledgers keeps a ledger per slice and writes it down before its addresses are used.
+//
+//	settle (by the loop): take and release in memory ─▶ save: write down ─▶ board.Leases ─▶ the loop looks again
+type ledgers struct {
+	client    client.Client
+	namespace string
+	rest      time.Duration
+	board     *board
+	log       *slog.Logger
+
+	mu       sync.Mutex
+	books    map[string]*book                // by slice
+	requests map[string]map[string]time.Time // slice → service key → last asked for
+	services map[string]map[string]bool      // slice → service keys in use; nil while not known
+	wake     chan struct{}
+}
+
+// book is one slice's ledger and how far it is written down.
+type book struct {
+	ledger    *addr.Ledger
+	saved     uint64 // revision of the ledger that is written down
+	version   string // resource version of the ConfigMap, "" if there is none
+	problem   *fleet.Problem
+	exhausted bool
+	demand    int
+	left      time.Time // since when this cluster is not on the slice; zero while it is
+	gone      bool      // that has lasted: the ConfigMap is to go, too
+}
+
+func newLedgers(c client.Client, namespace string, rest time.Duration, b *board, log *slog.Logger) *ledgers {
+	return &ledgers{
+		client: c, namespace: namespace, rest: rest, board: b, log: log,
+		books: map[string]*book{}, requests: map[string]map[string]time.Time{}, wake: make(chan struct{}, 1),
+	}
+}
+
+// load reads all ledgers that are written down.
+func (l *ledgers) load(ctx context.Context) error {
+	var list corev1.ConfigMapList
+	if err := l.client.List(ctx, &list, client.InNamespace(l.namespace), client.MatchingLabels{ledgerLabel: "true"}); err != nil {
+		return fmt.Errorf("read the address ledgers: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range list.Items {
+		cm := &list.Items[i]
+		slice := cm.Labels[sliceLabel]
+		if slice == "" || cm.Name != LedgerPrefix+slice {
+			continue
+		}
+		b := &book{ledger: addr.NewLedger(l.rest), version: cm.ResourceVersion}
+		if err := readLedger(cm.BinaryData[ledgerKey], b.ledger); err != nil {
+			b.problem = &fleet.Problem{
+				Reason: "LedgerDamaged", Where: "slice " + slice, Since: time.Now(),
+				Message: fmt.Sprintf("ConfigMap %s/%s cannot be read: %v; no new addresses are handed out", l.namespace, cm.Name, err),
+				Next:    "restore it from a backup of etcd, or delete it and restart the controller: pods then get new addresses",
+			}
+		}
+		b.saved = b.ledger.Rev()
+		l.books[slice] = b
+		l.publish(slice, b.ledger.Leases())
+	}
+	return nil
+}
+
+// Labels of a ledger's ConfigMap.
+const (
+	ledgerLabel = "seaway.dev/ledger"
+	sliceLabel  = "seaway.dev/slice"
+)
+
+func (l *ledgers) publish(slice string, leases map[string][]netip.Addr) {
+	l.board.edit(func(f *roster.Facts) bool {
+		if leases == nil {
+			delete(f.Leases, slice)
+		} else {
+			f.Leases[slice] = leases
+		}
+		return true
+	})
+}
+
+// settle leases what a roster asks for and releases what nobody holds. It returns when it should be called again
+// although nothing changed: the first moment at which an address that somebody waits for may be free.
+func (l *ledgers) settle(r *roster.Roster, leaving bool, now time.Time) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var again time.Time
+	seen := map[string]bool{}
+	for _, s := range r.Slices() {
+		seen[s.Name] = true
+		if next := l.settleSlice(r, s, now); !next.IsZero() && (again.IsZero() || next.Before(again)) {
+			again = next
+		}
+	}
+	for name, b := range l.books {
+		if next := b.age(seen[name], leaving, now, l.rest); !next.IsZero() && (again.IsZero() || next.Before(again)) {
+			again = next
+		}
+		if b.problem == nil && (b.gone || b.saved != b.ledger.Rev()) {
+			l.kick()
+		}
+	}
+	return again
+}
+
+// age decides whether a ledger is to go: when this cluster has not been on the slice for a whole rest. A slice that
+// is gone for a moment (an object deleted by mistake and applied again) gives every pod its address back. It returns
+// when to look again.
+func (b *book) age(on, leaving bool, now time.Time, rest time.Duration) time.Time {
+	switch {
+	case on:
+		b.left, b.gone = time.Time{}, false
+		return time.Time{}
+	case b.left.IsZero():
+		b.left = now
+	}
+	b.gone = leaving || now.Sub(b.left) >= rest
+	if b.gone {
+		return time.Time{}
+	}
+	return b.left.Add(rest)
+}
+
+func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) time.Time {
+	b := l.books[s.Name]
+	if b == nil {
+		b = &book{ledger: addr.NewLedger(l.rest)}
+		l.books[s.Name] = b
+	}
+	services := l.serviceKeys(s.Name, now)
+	keys := append(r.Keys(s.Name), slices.Sorted(maps.Keys(services))...)
+	b.exhausted, b.demand = false, len(keys)
+	blocks := r.Blocks(s.Name)
+	// Without blocks nothing can be leased, but nothing is taken away either: a hub that lost its status must not
+	// take addresses from running pods.
+	if len(blocks) == 0 || b.problem != nil {
+		b.exhausted = len(blocks) == 0
+		return time.Time{}
+	}
+	b.ledger.SetBlocks(s.Prefixes, blocks)
+	b.ledger.Settle(func(key string) bool { return r.Keeps(s.Name, key) || services[key] || l.kept(key) }, now)
+	waiting := 0
+	for _, key := range keys {
+		if _, err := b.ledger.Take(key, now); err != nil {
+			b.exhausted = true
+			waiting++
+		}
+	}
+	h4, r4, _ := b.ledger.Held(false)
+	h6, r6, _ := b.ledger.Held(true)
+	b.demand = max(h4+r4, h6+r6) + waiting
+	if b.exhausted {
+		return b.ledger.NextFree()
+	}
+	return time.Time{}
+}
+
+// kept tells whether a service's key is kept because it is not known yet which services there are.
+func (l *ledgers) kept(key string) bool { return l.services == nil && isService(key) }
+
+func isService(key string) bool {
+	return len(key) > 4 && key[:4] == "svc/" && bytes.Count([]byte(key), []byte("/")) == 2
+}
+
+// serviceKeys lists the services that hold an address of a slice: those in use, and those just asked for.
+func (l *ledgers) serviceKeys(slice string, now time.Time) map[string]bool {
+	keys := maps.Clone(l.services[slice])
+	if keys == nil {
+		keys = map[string]bool{}
+	}
+	for key, asked := range l.requests[slice] {
+		if now.Sub(asked) > requestLife {
+			delete(l.requests[slice], key)
+			continue
+		}
+		keys[key] = true
+	}
+	return keys
+}
+
+// use says which services there are.
+func (l *ledgers) use(services []fleet.Service) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.services = map[string]map[string]bool{}
+	for _, s := range services {
+		if s.Headless {
+			continue
+		}
+		if l.services[s.Slice] == nil {
+			l.services[s.Slice] = map[string]bool{}
+		}
+		l.services[s.Slice]["svc/"+s.Namespace+"/"+s.Name] = true
+	}
+}
+
+// ask returns a service's addresses as far as they are written down, and has them leased if there are none.
+func (l *ledgers) ask(slice, namespace, name string, leases map[string]map[string][]netip.Addr) []netip.Addr {
+	key := "svc/" + namespace + "/" + name
+	l.mu.Lock()
+	if l.requests[slice] == nil {
+		l.requests[slice] = map[string]time.Time{}
+	}
+	_, known := l.requests[slice][key]
+	l.requests[slice][key] = time.Now()
+	l.mu.Unlock()
+	have := leases[slice][key]
+	if !known && len(have) == 0 {
+		l.board.touch()
+	}
+	return have
+}
+
+func (l *ledgers) kick() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// save writes down what changed, until ctx ends or another replica writes, too.
+func (l *ledgers) save(ctx context.Context) error {
+	const pause = time.Second // after an error of the API server
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.wake:
+		}
+		failed := false
+		for _, slice := range l.unsaved() {
+			err := l.saveOne(ctx, slice)
+			switch {
+			case errors.Is(err, errFenced):
+				return fmt.Errorf("addresses of slice %s: %w", slice, err)
+			case err != nil && ctx.Err() == nil:
+				failed = true
+				l.log.Error("addresses not written down, so not used; trying again", "slice", slice, "err", err)
+			}
+		}
+		if failed {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(pause):
+				l.kick()
+			}
+		}
+	}
+}
+
+func (l *ledgers) unsaved() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for slice, b := range l.books {
+		if b.problem == nil && (b.gone || b.saved != b.ledger.Rev()) {
+			out = append(out, slice)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// saveOne writes one ledger down and then lets its addresses be used. An unused slice's is removed.
+func (l *ledgers) saveOne(ctx context.Context, slice string) error {
+	l.mu.Lock()
+	b := l.books[slice]
+	rev, leases, gone, version := b.ledger.Rev(), b.ledger.Leases(), b.gone, b.version
+	data, err := writeLedger(b.ledger)
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: l.namespace, Name: LedgerPrefix + slice, ResourceVersion: version,
+			Labels: map[string]string{componentLabel: componentValue, ledgerLabel: "true", sliceLabel: slice},
+		},
+		BinaryData: map[string][]byte{ledgerKey: data},
+	}
+	switch {
+	case gone && version == "":
+		err = nil
+	case gone:
+		err = l.client.Delete(ctx, cm, client.Preconditions{ResourceVersion: &version})
+		err = client.IgnoreNotFound(err)
+	case version == "":
+		err = l.client.Create(ctx, cm)
+	default:
+		err = l.client.Update(ctx, cm)
+		if apierrors.IsNotFound(err) { // somebody deleted it: what is in memory is still true
+			cm.ResourceVersion = ""
+			err = l.client.Create(ctx, cm)
+		}
+	}
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		return errFenced
+	}
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if gone {
+		if b.gone {
+			delete(l.books, slice)
+		} else {
+			b.version, b.saved = "", 0 // it came back meanwhile
+			l.kick()
+		}
+		l.publish(slice, nil)
+		return nil
+	}
+	b.version, b.saved = cm.ResourceVersion, rev
+	l.publish(slice, leases)
+	return nil
+}
+
+// state lists the slices that have no address left, and demand how many addresses each needs.
+func (l *ledgers) state() (exhausted map[string]bool, demand map[string]int, problems []fleet.Problem) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	exhausted, demand = map[string]bool{}, map[string]int{}
+	for slice, b := range l.books {
+		if b.gone {
+			continue
+		}
+		if b.demand > 0 {
+			demand[slice] = b.demand
+		}
+		if b.problem != nil {
+			problems = append(problems, *b.problem)
+		}
+		if b.exhausted && b.demand > 0 {
+			exhausted[slice] = true
+		}
+	}
+	for _, slice := range slices.Sorted(maps.Keys(exhausted)) {
+		problems = append(problems, fleet.Problem{
+			Reason: roster.ReasonAddressesExhausted, Where: "slice " + slice,
+			Message: fmt.Sprintf("this cluster needs %d addresses of the slice and its blocks have too few", demand[slice]),
+			Next:    "the hub adds blocks by itself while the prefix has room; if this lasts, make the slice's prefix larger",
+		})
+	}
+	return exhausted, demand, problems
+}
+
+// usage tells how many addresses of a slice are held and rest, of the fuller family.
+func (l *ledgers) usage(slice string) (held, resting int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.books[slice]
+	if b == nil {
+		return 0, 0
+	}
+	h4, r4, _ := b.ledger.Held(false)
+	h6, r6, _ := b.ledger.Held(true)
+	if h6+r6 > h4+r4 {
+		return h6, r6
+	}
+	return h4, r4
+}
+
+func writeLedger(l *addr.Ledger) ([]byte, error) {
+	plain, err := l.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("write address ledger: %w", err)
+	}
+	return pack(plain)
+}
+
+func readLedger(packed []byte, l *addr.Ledger) error {
+	plain, err := unpack(packed)
+	if err != nil {
+		return fmt.Errorf("read address ledger: %w", err)
+	}
+	return l.UnmarshalBinary(plain)
+}
+
+// maxUnpacked is the most that anything of our own may unpack to: 1 MiB of ConfigMap packs about a tenth of that.
+const maxUnpacked = 32 << 20
+
+func pack(plain []byte) ([]byte, error) {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	if _, err := z.Write(plain); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+func unpack(packed []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	plain, err := io.ReadAll(io.LimitReader(z, maxUnpacked+1))
+	if err == nil && len(plain) > maxUnpacked {
+		err = fmt.Errorf("more than %d bytes unpacked", maxUnpacked)
+	}
+	return plain, err
+}
