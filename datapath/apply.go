@@ -233,7 +233,7 @@ func (r *run) remove(s *sliceRun) {
 
 // apply makes one slice: first its rules, so that no packet ever passes unchecked, then links, then routes.
 func (r *run) apply(s *sliceRun) {
-	ops, err := nft.Apply(s.ns, s.Slice)
+	ops, err := nft.Apply(s.ns, nft.Compile(s.Slice), r.k.memo(s.ns))
 	r.result.Ops += ops
 	if err != nil {
 		s.err = err

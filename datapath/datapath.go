@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"seaway.dev/seaway/datapath/netns"
+	"seaway.dev/seaway/datapath/nft"
 	"seaway.dev/seaway/datapath/pod"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
@@ -59,6 +60,7 @@ type Kernel struct {
 	swept  bool                         // leftovers of earlier lives were looked for
 	states map[string]*fleet.Attachment // by slice and pod UID: since when, and how long attaching took
 	asked  map[string]time.Time         // when a pod's attachment was first asked for
+	memos  map[uint64]*nft.Memo         // by the namespace's inode
 }
 
 // Result says what Apply did and how things stand.
@@ -72,7 +74,7 @@ type Result struct {
 func New(cfg Config) *Kernel {
 	k := &Kernel{
 		dir: cfg.NetNSDir, pods: cfg.Sandboxes, log: cfg.Log,
-		states: map[string]*fleet.Attachment{}, asked: map[string]time.Time{},
+		states: map[string]*fleet.Attachment{}, asked: map[string]time.Time{}, memos: map[uint64]*nft.Memo{},
 	}
 	if k.dir == "" {
 		k.dir = plan.NetNSDir
@@ -130,6 +132,7 @@ func (k *Kernel) namespace(s plan.Slice) (*netns.NS, int, error) {
 	ops, err := ns.SetSysctls(sysctls)
 	if made {
 		ops++
+		delete(k.memos, ns.Inode()) // the number of one that is gone can come again
 	}
 	if err != nil {
 		_ = ns.Close()
@@ -154,6 +157,14 @@ func (k *Kernel) unwanted(want []plan.Slice) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// memo remembers what a namespace's nftables were left as, for as long as the kernel says that they still are.
+func (k *Kernel) memo(ns *netns.NS) *nft.Memo {
+	if k.memos[ns.Inode()] == nil {
+		k.memos[ns.Inode()] = &nft.Memo{}
+	}
+	return k.memos[ns.Inode()]
 }
 
 func (k *Kernel) path(slice string) string { return filepath.Join(k.dir, slice) }
