@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -46,14 +47,24 @@ func get(args []string) error {
 	return failed
 }
 
-// ask puts one question: ask udp 10.77.0.5 (the port is the server's unless given).
+// ask puts one question: ask udp 10.77.0.5 (the port is the server's unless given). With -size a question by UDP is
+// that long, and so is its answer.
 func ask(args []string) error {
-	if len(args) != 2 {
+	if len(args) == 0 {
 		return errors.New("ask: want tcp|udp|sctp|icmp and an address")
 	}
+	fs := flag.NewFlagSet("ask", flag.ContinueOnError)
+	size := fs.Int("size", 0, "bytes of the question and the answer (udp)")
+	if err := fs.Parse(args[1:]); err != nil {
+		return err
+	}
+	if fs.NArg() != 1 {
+		return errors.New("ask: want one address")
+	}
+	args = []string{args[0], fs.Arg(0)}
 	switch args[0] {
 	case "tcp", "udp":
-		return askStream(args[0], withPort(args[1]))
+		return askStream(args[0], withPort(args[1]), *size)
 	case "sctp":
 		return askSCTP(withPort(args[1]))
 	case "icmp":
@@ -72,13 +83,24 @@ func withPort(addr string) string {
 	return addr
 }
 
-func askStream(network, addr string) error {
+func askStream(network, addr string, size int) error {
 	c, err := net.DialTimeout(network, addr, patience)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	line, err := question(c, bufio.NewReader(c), patience)
+	if size > 0 {
+		if _, err := c.Write(bytes.Repeat([]byte{'.'}, size)); err != nil {
+			return err
+		}
+		buf := make([]byte, 65536)
+		c.SetDeadline(time.Now().Add(patience))
+		n, err := c.Read(buf)
+		line, _, _ := bytes.Cut(buf[:n], []byte("\n"))
+		fmt.Printf("%s size=%d\n", line, n)
+		return err
+	}
+	line, err := question(c, bufio.NewReaderSize(c, 65536), patience)
 	fmt.Print(line)
 	return err
 }

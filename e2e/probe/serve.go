@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func serveUDP() error {
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, 2048)
+	buf := make([]byte, 65536)
 	for {
 		n, from, err := c.ReadFromUDP(buf)
 		if err != nil {
@@ -88,7 +89,11 @@ func serveUDP() error {
 		if _, isProbe := findMark(buf[:n]); isProbe {
 			continue // the sniffer's business; an answer to a forged source would only be noise
 		}
-		if _, err := c.WriteToUDP([]byte(answer("udp", c.LocalAddr(), from)), from); err != nil && !transient(err) {
+		text := []byte(answer("udp", c.LocalAddr(), from))
+		if n > len(text) { // as long as the question
+			text = append(text, bytes.Repeat([]byte{'.'}, n-len(text))...)
+		}
+		if _, err := c.WriteToUDP(text, from); err != nil && !transient(err) {
 			return err
 		}
 	}

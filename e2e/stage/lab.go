@@ -27,6 +27,7 @@ type Cluster struct {
 	Control string   // the machine with its API server
 	WAN     []netip.Prefix
 	IPs     map[string]netip.Addr // machine → its own address
+	PIDs    map[string]int        // machine → its first process
 	Faults  map[string]string     // machine → the lab's verb that mends it: resume, start, heal
 }
 
@@ -87,6 +88,7 @@ func parseLayout(text string) (Layout, error) {
 				Name, Role, State string
 				Cable             bool
 				IP                netip.Addr
+				PID               int
 			}
 		}
 	}
@@ -96,9 +98,12 @@ func parseLayout(text string) (Layout, error) {
 	l := Layout{Healthy: status.Healthy}
 	for _, c := range status.Clusters {
 		cl := Cluster{Name: c.Name, Private: c.Private, WAN: []netip.Prefix{c.WAN, c.WAN6},
-			IPs: map[string]netip.Addr{}, Faults: map[string]string{}}
+			IPs: map[string]netip.Addr{}, PIDs: map[string]int{}, Faults: map[string]string{}}
 		for _, m := range c.Machines {
 			cl.IPs[m.Name] = m.IP
+			if m.PID > 0 {
+				cl.PIDs[m.Name] = m.PID
+			}
 			switch {
 			case m.State == "paused":
 				cl.Faults[m.Name] = "resume"

@@ -22,9 +22,9 @@ func verbs() map[string]verb {
 			does: "The lab is up, and Seaway is installed nowhere."},
 		"namespace": {usage: "namespace NAME… in CLUSTER…", run: namespace,
 			does: "Make namespaces. They are removed when the story ends."},
-		"app": {usage: "app NAMESPACE/NAME in CLUSTER… [replicas N] [node MACHINE] [kind stateful]", run: app,
+		"app": {usage: "app NAMESPACE/NAME in CLUSTER… [replicas N] [node MACHINE,…] [kind stateful]", run: app,
 			does: "Run a Deployment of the probe with a Service (HTTP 8080; TCP and UDP 7001), and wait until it is Ready."},
-		"pod": {usage: "pod NAMESPACE/NAME in CLUSTER… [node MACHINE] [network host]", run: pod,
+		"pod": {usage: "pod NAMESPACE/NAME in CLUSTER… [node MACHINE,…] [network host]", run: pod,
 			does: "Run a single pod of the probe, and wait until it is Ready."},
 		"in": {usage: "in CLUSTER[,CLUSTER…] seaway|kubectl ARGS…", run: in,
 			does: "Run Seaway's command, or kubectl, on each of these clusters."},
@@ -64,6 +64,10 @@ func verbs() map[string]verb {
 			does: "Print for each pod the milliseconds from its sandbox's birth to its probed link."},
 		"traces": {usage: "traces CLUSTER[,…]", run: traces,
 			does: "Print everything an installation could leave: links, routes, rules, sysctls, files, objects."},
+		"keys": {usage: "keys CLUSTER[,…]", run: keys,
+			does: "Print every private key on the clusters' nodes: NODE SLICE KEY."},
+		"search": {usage: "search CLUSTER for LINE…", wraps: true, run: search,
+			does: "Look for the keys that the line prints in all objects and files of a cluster; print found=N."},
 		"wire": {usage: "wire TEXT LINE…", wraps: true, run: onTheWire,
 			does: "Record the WAN during the line; print the flows between members, and in how many packets TEXT was readable."},
 		"probes": {usage: "probes NAMESPACE… in CLUSTER…", run: probes,
@@ -146,9 +150,19 @@ func (p *play) runApp(ctx context.Context, args []string, single bool) (string, 
 	p.dirty = true
 	return "", stage.Each(with["in"], func(c string) error {
 		a := a
-		a.Cluster = c
+		a.Cluster, a.Node = c, nodeIn(c, a.Node)
 		return p.stage.Run(ctx, a)
 	})
+}
+
+// nodeIn picks from a list of machines (c1n1,c2n1) the one of a cluster; machines are named after theirs.
+func nodeIn(cluster, nodes string) string {
+	for n := range strings.SplitSeq(nodes, ",") {
+		if strings.HasPrefix(n, cluster+"n") {
+			return n
+		}
+	}
+	return ""
 }
 
 func in(p *play, ctx context.Context, args []string) (string, error) {
