@@ -132,7 +132,7 @@ func askSCTP(addr string) error {
 	}
 	buf := make([]byte, 2048)
 	for {
-		n, err := c.Read(buf)
+		n, _, err := c.(*net.IPConn).ReadFrom(buf) // not Read, which would leave IPv4's header in
 		if err != nil {
 			return err
 		}
