@@ -119,5 +119,5 @@ func (sw *Switch) restoreFlows() {
 
 func (s sideMemory) side(now int64) side {
 	e := &Endpoint{addr: s.Addr, local: s.Local}
-	return side{index: s.Index, to: e, home: e, seen: now}
+	return side{index: s.Index, home: e, seen: now}
 }

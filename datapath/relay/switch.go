@@ -253,6 +253,8 @@ func (sw *Switch) setPeers(d *device, want []plan.Peer) {
 		}
 		p.Peer = w
 		if p.paths.change(w.Paths, p.endpoint()) {
+			p.using.Store(nil)
+			p.heard = nil
 			sw.ask(Handshake{Slice: d.slice, Peer: w.Key, Renew: true})
 		}
 		peers[w.Key] = p

@@ -15,7 +15,8 @@ const (
 	maxIndexes   = 65536        // indexes of relayed sessions, two each
 	lifetime     = 240 * second // of an index: WireGuard's own sessions end after 180 s (its RejectAfterTime)
 	halfOpen     = 15 * second  // of a relayed initiation without an answer; WireGuard repeats after 5 s
-	roamAfter    = 5 * second   // a side silent at its handshake's address for so long may be followed to a new one
+	roamAfter    = 5 * second   // a side silent at its handshake's address for so long is sent to at a new one as well
+	maxRecent    = 4096         // initiations remembered to tell copies
 	maxEndpoints = 4            // of a target that are tried at once
 )
 
@@ -38,7 +39,7 @@ const (
 )
 
 var reasonNames = [reasons]string{"garbage", "unknown-mac1", "rate", "unknown-index", "collision", "full", "loop",
-	"unasked-source", "unreachable", "no-path", "send"}
+	"unasked-source", "unreachable", "no-path", "duplicate", "send"}
 
 // device is a local WireGuard device in the table's eyes.
 type device struct {
@@ -109,9 +110,12 @@ type target struct {
 // side is one end of a relayed session.
 type side struct {
 	index uint32
-	to    *Endpoint // where it is now
 	home  *Endpoint // where it was during the handshake
-	seen  int64     // when it last sent from home
+	seen  int64     // when it last sent from there
+	// away is where a side that is silent at home seems to be now, because its NAT changed its address. Data only name
+	// whom they are for, so anybody who saw one could claim to be that side: hence both places are sent to, until the
+	// side speaks from home or shakes hands again. WireGuard drops what it gets twice.
+	away *Endpoint
 }
 
 // flow is a relayed session: a asked, b answered.
@@ -138,13 +142,15 @@ type table struct {
 	known   map[netip.Addr]bool // addresses that the configuration names
 	index   map[uint32]*entry
 	flows   int
+	recent  map[[mac1Size]byte]int64 // mac1 of initiations for devices here → when they came
 	limit   limiter
 	drops   [reasons]atomic.Uint64
 	dirty   bool // something worth persisting changed
 }
 
 func newTable() *table {
-	return &table{devices: map[string]*device{}, targets: map[fleet.Key]*target{}, known: map[netip.Addr]bool{}, index: map[uint32]*entry{}}
+	return &table{devices: map[string]*device{}, targets: map[fleet.Key]*target{}, known: map[netip.Addr]bool{}, index: map[uint32]*entry{},
+		recent: map[[mac1Size]byte]int64{}}
 }
 
 // verdict says what to do with a packet: hand it to dev, send it to each of to, or drop it (both empty).
@@ -201,6 +207,9 @@ func (t *table) initiation(p []byte, m message, from *Endpoint, now int64) verdi
 	}
 	for _, d := range t.devices {
 		if d.mac.names(p, mac1Initiation) {
+			if t.again([mac1Size]byte(p[mac1Initiation:]), now) {
+				return t.drop(dropDuplicate)
+			}
 			return verdict{dev: d}
 		}
 	}
@@ -210,6 +219,20 @@ func (t *table) initiation(p []byte, m message, from *Endpoint, now int64) verdi
 		}
 	}
 	return t.drop(dropMac1)
+}
+
+// again tells whether an initiation with this mac1 came before. A peer sends each over several paths; WireGuard would
+// drop all copies but the first as replays, but wireguard-go answers two that come at the same instant, each with a
+// session of its own, of which the two sides then may pick different ones.
+func (t *table) again(mac [mac1Size]byte, now int64) bool {
+	if seen, ok := t.recent[mac]; ok && now-seen < halfOpen {
+		return true
+	}
+	if len(t.recent) >= maxRecent {
+		clear(t.recent)
+	}
+	t.recent[mac] = now
+	return false
 }
 
 // forward opens a flow to a target.
@@ -239,7 +262,7 @@ func (t *table) forward(tg *target, sender uint32, from *Endpoint, now int64) ve
 		}
 	}
 	t.remove(sender)
-	f := &flow{a: side{index: sender, to: from, home: from, seen: now}, target: tg, asked: asked, deadline: now + halfOpen}
+	f := &flow{a: side{index: sender, home: from, seen: now}, target: tg, asked: asked, deadline: now + halfOpen}
 	t.index[sender] = &entry{flow: f, deadline: f.deadline}
 	t.flows++
 	tg.good = nil // until it answers, the next one is tried everywhere
@@ -283,27 +306,31 @@ func (t *table) relay(f *flow, m message, from *Endpoint, now int64) verdict {
 	if m.kind == typeResponse {
 		return t.drop(dropSource) // a second response to one initiation
 	}
-	fresh := false
+	same := m.kind == typeData
 	switch {
 	case from.addr == src.home.addr:
 		src.seen = now
-		if src.to != src.home {
-			src.to, t.dirty = src.home, true
+		if src.away != nil {
+			src.away, t.dirty = nil, true
 		}
-	case from.addr == src.to.addr:
+	case src.away != nil && from.addr == src.away.addr:
 	case m.kind == typeCookie:
 		return t.drop(dropSource)
 	case now-src.seen >= roamAfter:
-		// Data only carries the index of whom it is for. Somebody who knows it and nothing else could draw the
-		// answers of a silent side to himself, until that side speaks again or the next handshake; he can read none.
-		src.to, t.dirty = from, true
+		src.away, t.dirty = from, true
 	default:
-		fresh = true
+		same = false
 	}
-	if dst.to.addr == from.addr {
+	to := make([]*Endpoint, 0, 2)
+	for _, e := range []*Endpoint{dst.home, dst.away} {
+		if e != nil && e.addr != from.addr {
+			to = append(to, e)
+		}
+	}
+	if len(to) == 0 {
 		return t.drop(dropLoop)
 	}
-	return verdict{to: []*Endpoint{dst.to}, same: m.kind == typeData && !fresh}
+	return verdict{to: to, same: same}
 }
 
 // answer handles what comes back for an initiation that was forwarded.
@@ -312,19 +339,19 @@ func (t *table) answer(f *flow, m message, from *Endpoint, now int64) verdict {
 		return t.drop(dropSource)
 	}
 	if m.kind == typeCookie {
-		return verdict{to: []*Endpoint{f.a.to}}
+		return verdict{to: []*Endpoint{f.a.home}}
 	}
 	if t.lookup(m.sender, now) != nil {
 		return t.drop(dropCollision)
 	}
 	t.remove(m.sender)
-	f.b = side{index: m.sender, to: from, home: from, seen: now}
+	f.b = side{index: m.sender, home: from, seen: now}
 	f.answered, f.deadline = true, now+lifetime
 	f.target.good = from
 	t.index[f.a.index] = &entry{flow: f, deadline: f.deadline}
 	t.index[f.b.index] = &entry{flow: f, deadline: f.deadline}
 	t.dirty = true
-	return verdict{to: []*Endpoint{f.a.to}}
+	return verdict{to: []*Endpoint{f.a.home}}
 }
 
 // outgoing decides about a handshake message that a local device sends. ok is false if it must not leave.
@@ -393,6 +420,11 @@ func (t *table) sweep(now int64) {
 	for i, e := range t.index {
 		if now >= e.deadline {
 			t.remove(i)
+		}
+	}
+	for m, seen := range t.recent {
+		if now-seen >= halfOpen {
+			delete(t.recent, m)
 		}
 	}
 	t.limit.forget(now)
