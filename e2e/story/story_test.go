@@ -380,3 +380,15 @@ func TestHelpHasEveryVerb(t *testing.T) {
 		}
 	}
 }
+
+func TestTheReadmeHasEveryVerb(t *testing.T) {
+	b, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range verbs() {
+		if !strings.Contains(string(b), "`"+name) {
+			t.Errorf("README.md does not mention the verb %s", name)
+		}
+	}
+}
