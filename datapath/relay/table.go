@@ -34,6 +34,7 @@ const (
 	dropSource                    // an answer from somebody who was not asked
 	dropUnreachable               // a target whose whereabouts are unknown
 	dropNoPath                    // a local device's initiation to a peer without any path
+	dropDuplicate                 // another copy of an initiation, by another path
 	dropSend                      // the socket did not take it
 	reasons
 )
