@@ -314,7 +314,7 @@ func (r *run) attachTo(s *sliceRun, p *podRun, sb *pod.Sandbox) error {
 			}
 			r.result.Ops++
 		}
-		if err := s.space.Veth(p.Link, alias, s.MTU, plan.PodLink, sb.NS); err != nil {
+		if err := s.space.Veth(p.Link, s.MTU, plan.PodLink, sb.NS); err != nil {
 			return err
 		}
 		r.result.Ops++

@@ -82,15 +82,6 @@ func (c *converger) addrs(want []Addr) {
 	for _, w := range want {
 		keep[w] = true
 	}
-	for a := range c.s.addrs {
-		// The slice's end holds nothing but what was wanted; so does a pod's.
-		if keep[a] || !c.s.ours(a.Link) {
-			continue
-		}
-		l := device(c.s.Links[a.Link])
-		err := c.s.h.AddrDel(l, &netlink.Addr{IPNet: ipnet(a.Prefix)})
-		c.do(a.Link, err, "remove address %s from link %s", a.Prefix, a.Link)
-	}
 	for _, w := range want {
 		if c.s.addrs[w] {
 			continue
@@ -99,6 +90,16 @@ func (c *converger) addrs(want []Addr) {
 			continue
 		}
 		c.do(w.Link, c.addAddr(w), "add address %s to link %s", w.Prefix, w.Link)
+	}
+	// Afterwards: with its last address a link loses its neighbours and routes.
+	for a := range c.s.addrs {
+		// The slice's end holds nothing but what was wanted; so does a pod's.
+		if keep[a] || !c.s.ours(a.Link) {
+			continue
+		}
+		l := device(c.s.Links[a.Link])
+		err := c.s.h.AddrDel(l, &netlink.Addr{IPNet: ipnet(a.Prefix)})
+		c.do(a.Link, err, "remove address %s from link %s", a.Prefix, a.Link)
 	}
 }
 

@@ -21,10 +21,10 @@ var (
 )
 
 // Veth makes a pair: one end called name in this space, the other called peer in another namespace. Both ends are
-// made in place, in one step: neither is ever seen in the host's namespace. Their MTU is mtu, their alias alias.
-func (s *Space) Veth(name, alias string, mtu int, peer string, peerNS *netns.NS) error {
+// made in place, in one step: neither is ever seen in the host's namespace. Converge marks and raises them.
+func (s *Space) Veth(name string, mtu int, peer string, peerNS *netns.NS) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Alias, attrs.MTU, attrs.HardwareAddr = name, alias, mtu, net.HardwareAddr(SliceMAC[:])
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, mtu, net.HardwareAddr(SliceMAC[:])
 	v := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: peer, PeerMTU: uint32(mtu), PeerTxQLen: -1,
 		PeerHardwareAddr: net.HardwareAddr(PodMAC[:]), PeerNamespace: netlink.NsFd(peerNS.FD()),

@@ -84,6 +84,9 @@ func (t *Table) rules(s plan.Slice) {
 		refuse.add("no backend, "+f.name(), f.is(), []expr.Any{f.load(f.dst, reg0), in("vip"+f.suffix, false)}, portUnreachable())
 		refuse.add("to the next hop itself, "+f.name(), f.is(),
 			f.destinationIn(netip.PrefixFrom(f.gateway, f.gateway.BitLen())), one(accept()))
+		refuse.add("nobody there, "+f.name()+" TCP", l4proto(unix.IPPROTO_TCP), f.is(), unroutable(), resetTCP())
+		refuse.add("nobody there, "+f.name()+" UDP", l4proto(unix.IPPROTO_UDP), f.is(), unroutable(), portUnreachable())
+		refuse.add("nobody there, "+f.name()+" SCTP", l4proto(unix.IPPROTO_SCTP), f.is(), unroutable(), portUnreachable())
 		for _, p := range s.Prefixes {
 			if p.Addr().Is4() == f.gateway.Is4() {
 				refuse.add("to "+p.String(), f.is(), f.destinationIn(p), one(accept()))

@@ -86,6 +86,15 @@ func in(set string, invert bool) expr.Any {
 	return &expr.Lookup{SourceRegister: reg0, SetName: set, Invert: invert}
 }
 
+// unroutable matches what the slice has no way for: the kernel's own answer, "host unreachable", is one that TCP (since
+// Linux 6.4, as RFC 1122 asks) and UDP sockets only take for a hint, and go on waiting.
+func unroutable() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg0, ResultOIF: true, FlagDADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: make([]byte, 4)},
+	}
+}
+
 func established() []expr.Any {
 	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
 	return []expr.Any{

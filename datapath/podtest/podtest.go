@@ -120,7 +120,7 @@ func Snapshot(t testing.TB, ns *netns.NS) string {
 	t.Helper()
 	var b strings.Builder
 	for _, args := range [][]string{
-		{"ip", "-d", "-o", "link"}, {"ip", "-o", "addr"}, {"ip", "route", "show", "table", "all"},
+		{"ip", "-o", "link"}, {"ip", "-o", "addr"}, {"ip", "route", "show", "table", "all"},
 		{"ip", "-6", "route", "show", "table", "all"}, {"ip", "rule"}, {"ip", "-6", "rule"},
 		{"ip", "neigh", "show", "nud", "permanent"}, {"nft", "list", "ruleset"},
 	} {
@@ -129,7 +129,6 @@ func Snapshot(t testing.TB, ns *netns.NS) string {
 		fmt.Fprintf(&b, "# %s\n%s", strings.Join(args, " "), out)
 	}
 	must(t, ns.Do(func() error { return sysctls(&b) }))
-	// Addresses' remaining lifetimes and queue counts move by themselves.
 	return b.String()
 }
 
