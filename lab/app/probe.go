@@ -124,7 +124,11 @@ func probeICMP(target string, timeout time.Duration) (verdict, error) {
 		if err != nil {
 			return judge(err)
 		}
-		if n >= 8 && b[0] == answer && b[4] == m[4] && b[5] == m[5] {
+		r := b[:n]
+		if a.Is4() && n > 20 { // IPv4 comes with its header
+			r = r[int(r[0]&15)*4:]
+		}
+		if len(r) >= 8 && r[0] == answer && r[4] == m[4] && r[5] == m[5] {
 			return open, nil
 		}
 	}

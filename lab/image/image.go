@@ -159,6 +159,11 @@ func (im Image) entries() (map[string]entry, error) {
 		}
 	}
 	for dst, src := range im.Add {
+		// Whoever names a file means the file, not a link to it.
+		src, err := filepath.EvalSymlinks(src)
+		if err != nil {
+			return nil, err
+		}
 		if err := addFile(es, src, strings.TrimPrefix(path.Clean(dst), "/")); err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -98,7 +99,33 @@ func (s Seed) Make(ctx context.Context, tars []string) error {
 	if err := os.Rename(filepath.Join(tmp, "root"), s.Dir); err != nil && !s.Exists() {
 		return err
 	}
-	return nil
+	return s.prune()
+}
+
+// keepSeeds is how many seeds stay in the cache. Nodes hold links of their own,
+// so even one in use may go.
+const keepSeeds = 3
+
+func (s Seed) prune() error {
+	seeds, err := filepath.Glob(filepath.Join(filepath.Dir(s.Dir), "seed-*"))
+	if err != nil {
+		return err
+	}
+	age := func(dir string) time.Time {
+		fi, err := os.Stat(dir)
+		if err != nil {
+			return time.Time{}
+		}
+		return fi.ModTime()
+	}
+	slices.SortFunc(seeds, func(a, b string) int { return age(b).Compare(age(a)) })
+	var errs []error
+	for _, d := range seeds[min(keepSeeds, len(seeds)):] {
+		if d != s.Dir {
+			errs = append(errs, os.RemoveAll(d))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func tail(s string) string {

@@ -7,6 +7,7 @@ import (
 
 	"seaway.dev/seaway/lab/layout"
 	"seaway.dev/seaway/lab/state"
+	"seaway.dev/seaway/lab/underlay"
 )
 
 // Apply makes a table real and records it. A queue has its listener before the
@@ -31,7 +32,7 @@ func Apply(ctx context.Context, dir state.Dir, l layout.Layout, t Table) error {
 			return fmt.Errorf("WAN emulator: %w", err)
 		}
 	}
-	if err := t.install(l); err != nil {
+	if err := t.install(underlay.Router, l); err != nil {
 		return err
 	}
 	if len(queues) == 0 {

@@ -107,9 +107,9 @@ func (t Table) queueRules(l layout.Layout, v6 bool) string {
 	return b.String()
 }
 
-// install puts the table's rules into the WAN router.
-func (t Table) install(l layout.Layout) error {
-	return netns.Do(underlay.Router, func() error {
+// install puts the table's rules into the WAN router's namespace.
+func (t Table) install(router string, l layout.Layout) error {
+	return netns.Do(router, func() error {
 		if err := underlay.Nft(t.nftRules(l)); err != nil {
 			return err
 		}

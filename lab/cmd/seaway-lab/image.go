@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,6 +60,9 @@ func imageBuildCommand() *cobra.Command {
 func (f buildFlags) image() (image.Image, error) {
 	im := image.Image{Ref: f.name, From: f.from, Add: map[string]string{}}
 	if f.binary != "" {
+		if err := checkStatic(f.binary); err != nil {
+			return im, err
+		}
 		dst := "/" + filepath.Base(f.binary)
 		im.Add[dst], im.Entrypoint = f.binary, []string{dst}
 	}
@@ -78,6 +82,21 @@ func (f buildFlags) image() (image.Image, error) {
 		im.Add[dst] = src
 	}
 	return im, nil
+}
+
+// checkStatic refuses a binary that would not start in an image of its own.
+func checkStatic(path string) error {
+	b, err := elf.Open(path)
+	if err != nil {
+		return fmt.Errorf("--binary %s: %w", path, err)
+	}
+	defer b.Close()
+	for _, p := range b.Progs {
+		if p.Type == elf.PT_INTERP {
+			return fmt.Errorf("--binary %s is dynamically linked, and its libraries would be missing; build it with CGO_ENABLED=0, or use --from", path)
+		}
+	}
+	return nil
 }
 
 func imageImportCommand(o *options) *cobra.Command {
