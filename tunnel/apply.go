@@ -69,7 +69,7 @@ func (s *server) apply() (changes int) {
 	if port == 0 {
 		port = s.Port
 	}
-	if have := s.sw.Port(); port != have || have == 0 {
+	if have := s.sw.Port(); have == 0 || port != 0 && port != have {
 		if err := s.sw.Listen(port); err != nil {
 			trouble(fmt.Sprintf("port %d", port), "PortTaken", err)
 		} else {
@@ -122,6 +122,7 @@ func (s *server) purge() error {
 	defer s.mu.Unlock()
 	s.want = plan.Tunnel{}
 	s.apply()
+	s.sw.Memory() // nothing is left to be written down
 	err := errors.Join(s.files.remove(wantFile, sessionsFile), s.keys.removeAll())
 	for _, p := range s.problems {
 		err = errors.Join(err, fmt.Errorf("%s: %s", p.Where, p.Message))

@@ -76,7 +76,7 @@ func (sw *Switch) now() int64 { return int64(time.Since(sw.start)) }
 func (sw *Switch) Listen(port uint16) error {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
-	if port != 0 && port == sw.port {
+	if sw.port != 0 && (port == 0 || port == sw.port) {
 		return nil
 	}
 	socks, actual, err := listenBoth(port)
