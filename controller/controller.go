@@ -22,6 +22,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -99,7 +100,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	registerMetrics()
+	// The libraries log through globals of their own; these two calls are what they offer.
 	ctrl.SetLogger(logr.FromSlogHandler(cfg.Log.Handler()))
+	klog.SetSlogLogger(cfg.Log)
 	// Losing the lease late is worse than losing it often: two leaders are kept apart by the addresses' resource
 	// versions, and until then agents simply have one stream.
 	leaseFor, renewBy, retry := 10*time.Second, 6*time.Second, 2*time.Second

@@ -49,6 +49,9 @@ type leader struct {
 
 	tasks sync.WaitGroup // of the session with the hub
 
+	leaving chan struct{} // holds one element once the cluster is to leave the fleet
+	clear   atomic.Bool   // having left, nothing of ours is on pods and services
+
 	mu      sync.Mutex
 	exports map[string][]fleet.Export // of the other clusters
 }
@@ -72,7 +75,7 @@ func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
 
 // assemble makes a leader without what needs a manager.
 func assemble(cfg Config, c client.Client, events record.EventRecorder) *leader {
-	l := &leader{cfg: cfg, log: cfg.Log, client: c, events: events, board: newBoard(cfg.Cluster, cfg.Software)}
+	l := &leader{cfg: cfg, log: cfg.Log, client: c, events: events, board: newBoard(cfg.Cluster, cfg.Software), leaving: make(chan struct{}, 1)}
 	l.ledgers = newLedgers(c, cfg.Namespace, cfg.Rest, l.board, cfg.Log)
 	l.streams = newStreams(l)
 	l.mailbox = newMailbox(cfg.Cluster)
@@ -118,6 +121,7 @@ func (l *leader) Start(ctx context.Context) error {
 	run("certificate", tls.run)
 	run("hub", l.runHub)
 	run("leader's label", l.label)
+	run("leave", l.leave)
 	run("roster", l.loop)
 	run("streams", func(ctx context.Context) error { return serve(ctx, l, tls) })
 	err = g.Wait()
@@ -197,6 +201,12 @@ func (l *leader) turn(now time.Time) time.Time {
 	l.tellDiscovery(before, r)
 	l.memory.offer(f)
 	l.status.offer(f, r, problems)
+	if f.Leaving {
+		select {
+		case l.leaving <- struct{}{}:
+		default:
+		}
+	}
 	return again
 }
 

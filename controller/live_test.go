@@ -3,6 +3,7 @@ package controller_test
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -30,11 +31,14 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcscrd "sigs.k8s.io/mcs-api/config/crd"
+	mcs "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 	"sigs.k8s.io/yaml"
 
 	"seaway.dev/seaway/api/v1alpha1"
@@ -679,4 +683,204 @@ func tokensAreChecked(t *testing.T, c *cluster, a *agent) {
 	if resp.StatusCode != 403 {
 		t.Errorf("another node's intent: %d, want 403", resp.StatusCode)
 	}
+}
+
+func TestLiveServices(t *testing.T) {
+	hub, c1, c2, _, agents := fleetOfTwo(t)
+	c1.create(pod("shop", "web-0", "n1", ""))
+	c2.create(pod("shop", "client", "n1", ""))
+	for _, c := range []*cluster{c1, c2} {
+		c.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromInt32(8080), Protocol: corev1.ProtocolTCP}}}})
+	}
+	ready, port, name, proto := true, int32(8080), "http", corev1.ProtocolTCP
+	c1.create(&discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}, AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "shop", Name: "web-0"}}},
+		Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &proto}},
+	}, &mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}})
+	hub.slice("pay", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"shop"},
+		v1alpha1.SliceCluster{Name: "c1", Blocks: []string{"10.77.0.0/24"}}, v1alpha1.SliceCluster{Name: "c2", Blocks: []string{"10.77.1.0/24"}})
+
+	served := func(in *fleet.Intent) error {
+		for _, s := range in.Services {
+			if s.Key() == "shop/web" && len(s.IPs) == 1 && len(s.Endpoints) == 1 && s.Endpoints[0].Ready {
+				return nil
+			}
+		}
+		return fmt.Errorf("services %+v", in.Services)
+	}
+	in := agents["c2/n1"].told("of c1's service", served)
+	if ip := in.Services[0].IPs[0]; !netip.MustParsePrefix("10.77.1.0/24").Contains(ip) {
+		t.Errorf("service address %v is not of c2's block", ip)
+	}
+	agents["c1/n2"].told("of its own service", served)
+	eventually(t, 10*time.Second, "c2 has the ServiceImport", func(ctx context.Context) error {
+		im := &mcs.ServiceImport{}
+		if err := c2.client.Get(ctx, client.ObjectKey{Namespace: "shop", Name: "web"}, im); err != nil {
+			return err
+		}
+		if len(im.Spec.IPs) != 1 || im.Spec.IPs[0] != in.Services[0].IPs[0].String() {
+			return fmt.Errorf("addresses %v", im.Spec.IPs)
+		}
+		return nil
+	})
+
+	t.Run("the pod is not ready", func(t *testing.T) {
+		began := time.Now()
+		eps := &discoveryv1.EndpointSlice{}
+		_ = c1.client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web-1"}, eps)
+		no := false
+		eps.Endpoints[0].Conditions.Ready = &no
+		if err := c1.client.Update(t.Context(), eps); err != nil {
+			t.Fatal(err)
+		}
+		agents["c2/n1"].told("that it is not ready", func(in *fleet.Intent) error {
+			if served(in) == nil {
+				return fmt.Errorf("still ready")
+			}
+			return nil
+		})
+		t.Logf("from unready to the other cluster's node: %v", time.Since(began).Round(time.Millisecond))
+	})
+
+	t.Run("unexport", func(t *testing.T) {
+		if err := c1.client.Delete(t.Context(), &mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}); err != nil {
+			t.Fatal(err)
+		}
+		agents["c2/n1"].told("of no service", func(in *fleet.Intent) error {
+			if len(in.Services) > 0 {
+				return fmt.Errorf("services %+v", in.Services)
+			}
+			return nil
+		})
+	})
+}
+
+// TestLiveHubAway takes the hub away, restarts a controller without it, and brings it back.
+func TestLiveHubAway(t *testing.T) {
+	hub, c1, c2, r1, agents := fleetOfTwo(t)
+	c1.create(pod("shop", "web-0", "n1", ""))
+	c2.create(pod("shop", "client", "n1", ""))
+	hub.slice("pay", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"shop"},
+		v1alpha1.SliceCluster{Name: "c1", Blocks: []string{"10.77.0.0/24"}}, v1alpha1.SliceCluster{Name: "c2", Blocks: []string{"10.77.1.0/24"}})
+	whole := func(n int) func(*fleet.Intent) error {
+		return func(in *fleet.Intent) error {
+			peers := 0
+			for _, c := range in.Clusters {
+				for _, n := range c.Nodes {
+					if !n.Keys["pay"].IsZero() {
+						peers++
+					}
+				}
+			}
+			if len(in.Pods) != n || peers != 2 {
+				return fmt.Errorf("%d pods, %d keys", len(in.Pods), peers)
+			}
+			return nil
+		}
+	}
+	agents["c1/n1"].told("of both pods", whole(2))
+	eventually(t, 20*time.Second, "the fleet is remembered", func(ctx context.Context) error {
+		cm := &corev1.ConfigMap{}
+		if err := c1.client.Get(ctx, client.ObjectKey{Namespace: "seaway-system", Name: controller.MemoryMap}, cm); err != nil {
+			return err
+		}
+		b, err := gunzip(cm.BinaryData["fleet"])
+		if err == nil && !bytes.Contains(b, []byte(`"client"`)) {
+			err = fmt.Errorf("c2's pod is not in it")
+		}
+		return err
+	})
+	hub.stop()
+	c1.create(pod("shop", "web-1", "n1", ""))
+	agents["c1/n1"].told("of a new pod without the hub", whole(3))
+
+	r1.stop()
+	agents["c1/n1"].reset()
+	began := time.Now()
+	r := c1.run(hub, "controller-b")
+	agents["c1/n1"].dial(r.url)
+	agents["c1/n2"].dial(r.url)
+	first := agents["c1/n1"].told("anything by the new leader", func(*fleet.Intent) error { return nil })
+	if err := whole(3)(first); err != nil {
+		t.Errorf("the first intent of a leader without a hub: %v", err)
+	}
+	t.Logf("from the new replica's start to its first intent: %v", time.Since(began).Round(time.Millisecond))
+
+	began = time.Now()
+	hub.restart()
+	t.Logf("the hub's API server took %v to start", time.Since(began).Round(time.Millisecond))
+	began = time.Now()
+	agents["c2/n1"].told("of the pod that came while the hub was away", whole(3))
+	t.Logf("from the hub's return to the other cluster's node: %v", time.Since(began).Round(time.Millisecond))
+}
+
+// TestLiveLeave has a cluster leave: nodes are told to purge, pods show nothing any more.
+func TestLiveLeave(t *testing.T) {
+	hub, c1, _, _, agents := fleetOfTwo(t)
+	c1.create(pod("shop", "web-0", "n1", ""), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: controller.SettingsMap}})
+	hub.slice("pay", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"shop"}, v1alpha1.SliceCluster{Name: "c1", Blocks: []string{"10.77.0.0/24"}})
+	c1.shows("shop/web-0", "True Attached", "10.77.0.1")
+	p := &corev1.Pod{}
+	if err := c1.client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web-0"}, p); err != nil {
+		t.Fatal(err)
+	}
+	others := len(p.Status.Conditions) - 1
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: controller.SettingsMap}, Data: map[string]string{"leaving": "true"}}
+	if err := c1.client.Update(t.Context(), cm); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"n1", "n2"} {
+		agents["c1/"+n].told("to purge", func(in *fleet.Intent) error {
+			if !in.Purge || len(in.Slices)+len(in.Clusters)+len(in.Pods) > 0 {
+				return fmt.Errorf("%+v", in)
+			}
+			return nil
+		})
+	}
+	c1.shows("shop/web-0", "", "")
+	if err := c1.client.Get(t.Context(), client.ObjectKeyFromObject(p), p); err != nil || len(p.Status.Conditions) != others {
+		t.Errorf("other conditions: %d, want %d (%v)", len(p.Status.Conditions), others, err)
+	}
+	eventually(t, 10*time.Second, "the status says that all is gone", func(ctx context.Context) error {
+		var st fleet.Status
+		cm := &corev1.ConfigMap{}
+		if err := c1.client.Get(ctx, client.ObjectKey{Namespace: "seaway-system", Name: controller.StatusMap}, cm); err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(cm.Data["status"]), &st); err != nil {
+			return err
+		}
+		if st.Purged != "2/2" {
+			return fmt.Errorf("purged %q", st.Purged)
+		}
+		return nil
+	})
+	eventually(t, 10*time.Second, "no ledger is left", func(ctx context.Context) error {
+		var list corev1.ConfigMapList
+		if err := c1.client.List(ctx, &list, client.MatchingLabels{"seaway.dev/ledger": "true"}); err != nil {
+			return err
+		}
+		if len(list.Items) > 0 {
+			return fmt.Errorf("%d ledgers", len(list.Items))
+		}
+		return nil
+	})
+}
+
+func gunzip(b []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
+}
+
+// reset forgets what the agent was told.
+func (a *agent) reset() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.intent = nil
 }

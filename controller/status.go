@@ -219,14 +219,15 @@ func (s *statusBoard) compose(now time.Time) *fleet.Status {
 		st.Nodes = s.nodes(nodes)
 		st.Slices = s.slices()
 		st.Members = s.members()
-		st.Purged = purged(s.facts)
+		st.Purged = purged(s.facts, s.l.clear.Load())
 	}
 	st.Problems = s.allProblems(nodes, now)
 	return st
 }
 
-// purged says how far leaving has come; "" if nobody leaves.
-func purged(f *roster.Facts) string {
+// purged says how far leaving has come, as nodes; "" if nobody leaves. The last node is not counted before the
+// cluster's own objects are clear, too: whoever waits for all may uninstall the controller then.
+func purged(f *roster.Facts, clear bool) string {
 	if !f.Leaving {
 		return ""
 	}
@@ -235,6 +236,9 @@ func purged(f *roster.Facts) string {
 		if rep := f.Reports[name]; rep == nil || rep.Purged {
 			n++ // a node that has never reported has nothing of ours
 		}
+	}
+	if !clear && n == len(f.Nodes) {
+		n = max(n-1, 0)
 	}
 	return fmt.Sprintf("%d/%d", n, len(f.Nodes))
 }
