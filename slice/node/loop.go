@@ -15,6 +15,7 @@ import (
 	"seaway.dev/seaway/datapath/pod"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
+	"seaway.dev/seaway/tunnel"
 )
 
 // A sandbox in the making is looked for often while it is likely to be ready any moment, then less.
@@ -177,9 +178,13 @@ func (a *agent) reconcile(ctx context.Context) {
 	if _, err := a.cfg.Datapath.Namespaces(ctx, want.Slices); err != nil {
 		fail("SliceFailed", "see the agent's log", err)
 	}
-	if err := a.cfg.Tunnel.Put(ctx, want.Tunnel); err != nil {
+	told, err := a.cfg.Tunnel.Put(ctx, want.Tunnel)
+	if err != nil {
 		fail("TunnelDown", tunnelNext, err)
+	} else {
+		a.dropKeys(ctx, in)
 	}
+	problems = append(problems, told.Problems...)
 	res, err := a.cfg.Datapath.Apply(ctx, want.Slices)
 	if err != nil {
 		fail("SliceFailed", "see the agent's log", err)
@@ -217,7 +222,7 @@ func (a *agent) ensureKeys(ctx context.Context, in *fleet.Intent) error {
 	var failed error
 	for _, name := range names {
 		// Asked each time: a tunnel whose state was lost has a new key, and the others must hear of it.
-		key, err := a.cfg.Tunnel.Key(ctx, name)
+		key, err := a.cfg.Tunnel.EnsureKey(ctx, name)
 		if err != nil {
 			failed = fmt.Errorf("get the node's key on slice %s: %w", name, err)
 			break
@@ -253,22 +258,57 @@ func (a *agent) rebase(n *plan.Node) {
 	}
 }
 
+// dropKeys deletes the keys of slices that have had no pod here for a while: a node holds keys only of slices that it
+// hosts. The while is for pods that are replaced: everybody would have to learn a new key for nothing.
+func (a *agent) dropKeys(ctx context.Context, in *fleet.Intent) {
+	a.mu.Lock()
+	held, now := a.tunnel.Keys, time.Now()
+	var drop []string
+	for name := range held {
+		hosted := name == fleet.ManagementSlice || slices.ContainsFunc(in.Slices, func(s fleet.Slice) bool { return s.Name == name })
+		since, waiting := a.unused[name]
+		switch {
+		case hosted:
+			delete(a.unused, name)
+		case !waiting:
+			a.unused[name] = now
+		case now.Sub(since) >= a.cfg.Timing.KeepKey:
+			drop = append(drop, name)
+		}
+	}
+	a.mu.Unlock()
+	for _, name := range drop {
+		if err := a.cfg.Tunnel.RemoveKey(ctx, name); err != nil {
+			a.log.Warn("key of a slice that is gone stays", "slice", name, "err", err)
+			continue
+		}
+		a.log.Info("key removed", "slice", name)
+		a.mu.Lock()
+		delete(a.unused, name)
+		a.mu.Unlock()
+	}
+}
+
 // lookAtTunnel reads the tunnel's state and tells whether it needs to be told everything again.
 func (a *agent) lookAtTunnel(ctx context.Context) (restarted bool) {
 	st, err := a.cfg.Tunnel.Status(ctx)
 	if err != nil {
 		return false // the next round says so
 	}
-	slices.SortFunc(st.Peers, func(x, y fleet.PeerState) int {
+	var peers []fleet.PeerState
+	for _, d := range st.Devices {
+		peers = append(peers, d.Peers...)
+	}
+	slices.SortFunc(peers, func(x, y fleet.PeerState) int {
 		return cmp.Or(cmp.Compare(x.Slice, y.Slice), cmp.Compare(x.Peer, y.Peer))
 	})
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	restarted = a.tunnel.Started != "" && a.tunnel.Started != st.Started
-	if a.tunnel.Driver != st.Driver || !slices.EqualFunc(a.tunnel.Peers, st.Peers, samePath) {
+	restarted = !a.tunnel.Started.IsZero() && !a.tunnel.Started.Equal(st.Started)
+	if a.tunnel.Driver != st.Driver || !slices.EqualFunc(a.peers, peers, samePath) {
 		poke(a.dirty)
 	}
-	a.tunnel = st
+	a.tunnel, a.peers = st, peers
 	return restarted
 }
 
@@ -304,7 +344,8 @@ func (a *agent) purge(ctx context.Context) {
 	a.setProblems("round", time.Now(), problems)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.attachments, a.want, a.keys, a.tunnel = nil, plan.Node{}, map[string]fleet.Key{}, TunnelStatus{}
+	a.attachments, a.want, a.keys = nil, plan.Node{}, map[string]fleet.Key{}
+	a.tunnel, a.peers = tunnel.Status{}, nil
 	a.purged = len(problems) == 0
 	if a.purged {
 		a.applied = a.intent.Rev
@@ -343,7 +384,7 @@ func (a *agent) state() fleet.Report {
 	r := fleet.Report{
 		Version: fleet.WireVersion, Node: a.cfg.Node, IntentRev: a.applied,
 		Addrs: a.addrs, Port: a.cfg.Port, MTU: a.mtu, Keys: a.keys,
-		Driver: a.tunnel.Driver, Peers: a.tunnel.Peers, Attachments: a.attachments, Purged: a.purged,
+		Driver: a.tunnel.Driver, Peers: a.peers, Attachments: a.attachments, Purged: a.purged,
 	}
 	for _, who := range slices.Sorted(maps.Keys(a.problems)) {
 		r.Problems = append(r.Problems, a.problems[who]...)

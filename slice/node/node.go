@@ -23,6 +23,7 @@ import (
 	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
+	"seaway.dev/seaway/tunnel"
 )
 
 // Config is what an agent needs to know.
@@ -57,25 +58,16 @@ type Timing struct {
 	Report   time.Duration // between reports when nothing changes: 60 s
 	Debounce time.Duration // between a change and its report: 50 ms
 	Silence  time.Duration // after which a silent controller counts as gone: 45 s, three of its heartbeats
+	KeepKey  time.Duration // that a slice's key outlives the slice's last pod here: 10 min
 }
 
-// Tunnel is the tunnel process of this node.
+// Tunnel is the tunnel process of this node: a [tunnel.Client], or a test's.
 type Tunnel interface {
-	// Key returns the node's public key on a slice and makes the pair if there is none.
-	Key(ctx context.Context, slice string) (fleet.Key, error)
-	// Put makes the tunnel what the plan says.
-	Put(ctx context.Context, want plan.Tunnel) error
-	// Status tells how the tunnel stands.
-	Status(ctx context.Context) (TunnelStatus, error)
-	// Purge removes devices, keys and whatever else the tunnel left on the node.
+	EnsureKey(ctx context.Context, slice string) (fleet.Key, error)
+	RemoveKey(ctx context.Context, slice string) error
+	Put(ctx context.Context, want plan.Tunnel) (tunnel.Result, error)
+	Status(ctx context.Context) (tunnel.Status, error)
 	Purge(ctx context.Context) error
-}
-
-// TunnelStatus is how a tunnel process stands.
-type TunnelStatus struct {
-	Driver  string // "kernel", "userspace"
-	Started string // differs after the process was restarted: then it must be told everything again
-	Peers   []fleet.PeerState
 }
 
 // Datapath is the node's kernel: [datapath.Kernel], or a test's.
@@ -123,6 +115,7 @@ func (c *Config) complete() error {
 	}{
 		{&c.Timing.Check, 10 * time.Second}, {&c.Timing.Tunnel, 5 * time.Second}, {&c.Timing.Report, time.Minute},
 		{&c.Timing.Debounce, 50 * time.Millisecond}, {&c.Timing.Silence, 45 * time.Second},
+		{&c.Timing.KeepKey, 10 * time.Minute},
 	} {
 		if *d.value == 0 {
 			*d.value = d.standard
@@ -144,14 +137,20 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	a.restore()
+	return a.run(ctx, map[string]func(context.Context) error{
+		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "watch": a.watch, "debug": a.debug,
+	})
+}
+
+// run runs an agent's parts until one fails or ctx ends.
+func (a *agent) run(ctx context.Context, parts map[string]func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	poke(a.dirty)
 	var wg sync.WaitGroup
 	var once sync.Once
 	var first error
-	for name, part := range map[string]func(context.Context) error{
-		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "watch": a.watch, "debug": a.debug,
-	} {
+	for name, part := range parts {
 		wg.Go(func() {
 			err := part(ctx)
 			if err != nil && ctx.Err() == nil {
@@ -160,7 +159,6 @@ func Run(ctx context.Context, cfg Config) error {
 			cancel()
 		})
 	}
-	poke(a.dirty)
 	wg.Wait()
 	a.leave()
 	return first
@@ -181,7 +179,9 @@ type agent struct {
 	want        plan.Node     // compiled from intent
 	applied     uint64        // Rev of the newest intent fully applied
 	keys        map[string]fleet.Key
-	tunnel      TunnelStatus
+	tunnel      tunnel.Status
+	peers       []fleet.PeerState    // of all slices, sorted
+	unused      map[string]time.Time // keys of slices that are not here any more, since when
 	attachments []fleet.Attachment
 	problems    map[string][]fleet.Problem // by who found them
 	addrs       []netip.Addr
@@ -194,7 +194,7 @@ func newAgent(cfg Config) *agent {
 	return &agent{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
 		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
-		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{},
+		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
 		addrs: cfg.Addrs, mtu: cfg.MTU,
 	}
 }

@@ -158,13 +158,12 @@ func (a *agent) client() (*http.Client, error) {
 		return nil, fmt.Errorf("%s holds no certificate", a.cfg.CAFile)
 	}
 	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
-		TLSHandshakeTimeout:   5 * time.Second,
-		ResponseHeaderTimeout: 10 * time.Second,
-		IdleConnTimeout:       90 * time.Second,
-		MaxIdleConns:          1,
-		ReadBufferSize:        4 << 10,
-		WriteBufferSize:       4 << 10,
+		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
+		TLSHandshakeTimeout: 5 * time.Second,
+		IdleConnTimeout:     90 * time.Second,
+		MaxIdleConns:        1,
+		ReadBufferSize:      4 << 10,
+		WriteBufferSize:     4 << 10,
 	}}, nil
 }
 
