@@ -78,6 +78,9 @@ func (l Lab) Images(ctx context.Context, metrics bool, stages *progress.Stages) 
 		}},
 		{binary.CoreDNS(), func(bin string) ([]image.Image, error) { return []image.Image{image.CoreDNSImage(bin)}, nil }},
 	}
+	if metrics {
+		recipes = append(recipes, recipe{binary.Metrics(), func(bin string) ([]image.Image, error) { return []image.Image{image.MetricsImage(bin)}, nil }})
+	}
 	var tars []string
 	for _, r := range recipes {
 		bin, err := l.Cache.Build(ctx, r.program, stages)

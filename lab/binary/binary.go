@@ -7,6 +7,7 @@ package binary
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -26,7 +27,7 @@ import (
 // The folders begin with an underscore because they are modules of their own,
 // which the go command must not look into from here.
 //
-//go:embed _kube _coredns
+//go:embed _kube _coredns _metrics
 var recipes embed.FS
 
 // KubernetesVersion is what the clusters run.
@@ -40,6 +41,8 @@ type Program struct {
 	Links []string
 	// Source of its main package; files called *.in lose that ending.
 	Source fs.FS
+	// Package to build, if it is not the source's own main package.
+	Package string
 	// Flags for the linker.
 	Flags string
 	// Cold says how long a first build takes, for the one who waits.
@@ -67,6 +70,12 @@ func Kube() Program {
 // CoreDNS with the plugins that a lab needs.
 func CoreDNS() Program {
 	return Program{Name: "coredns", Source: recipe("_coredns"), Flags: "-s -w", Cold: "about a minute the first time"}
+}
+
+// Metrics is metrics-server, which only labs that ask for it build.
+func Metrics() Program {
+	return Program{Name: "metrics-server", Source: recipe("_metrics"), Package: "sigs.k8s.io/metrics-server/cmd/metrics-server",
+		Flags: "-s -w", Cold: "about two minutes the first time"}
 }
 
 // App is the lab's test application.
@@ -144,7 +153,7 @@ func (c Cache) build(ctx context.Context, p Program, dir string) error {
 	if err := unpack(p.Source, src); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", p.Flags, "-o", filepath.Join(out, p.Name), ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", p.Flags, "-o", filepath.Join(out, p.Name), cmp.Or(p.Package, "."))
 	cmd.Dir = src
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-modcacherw", "PWD="+src)
 	var log bytes.Buffer

@@ -56,8 +56,8 @@ func TestBuildErrorShowsTheCompilers(t *testing.T) {
 }
 
 func TestRecipesAreThere(t *testing.T) {
-	for _, p := range []Program{Kube(), CoreDNS()} {
-		for _, f := range []string{"go.mod.in", "go.sum.in", "main.go"} {
+	for _, p := range []Program{Kube(), CoreDNS(), Metrics()} {
+		for _, f := range []string{"go.mod.in", "go.sum.in"} {
 			if _, err := p.Source.Open(f); err != nil {
 				t.Errorf("%s: %v", p.Name, err)
 			}

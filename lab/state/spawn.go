@@ -7,6 +7,9 @@ import (
 	"os/exec"
 )
 
+// Self is the running program, also after its file was replaced or removed.
+const Self = "/proc/self/exe"
+
 // Spawn starts a process that outlives this one, and records it in a file of
 // the state directory. The process must begin with AwaitRecord: it waits on a
 // pipe until the record is on disk; if this process dies before that, the pipe

@@ -260,7 +260,10 @@ func TestEmulator(t *testing.T) {
 	}
 }
 
-// TestAccuracy prints what README shows: go test ./wan -run Accuracy -accuracy -v
+// TestAccuracy prints what README shows. At real-time priority, so that it
+// measures the emulator and not what else the host does:
+//
+//	go test -c -o wan.test ./wan && sudo chrt -f 10 ./wan.test -test.run Accuracy -test.v -accuracy; rm wan.test
 func TestAccuracy(t *testing.T) {
 	if !*accuracy {
 		t.Skip("SKIPPED: takes a minute; run: sudo go test ./wan -run Accuracy -accuracy -v")
@@ -287,10 +290,14 @@ func TestAccuracy(t *testing.T) {
 			row("loss %s each way | %.2f %% of round trips lost (want %.2f %%)", FormatShare(loss), 100-float64(len(rtts))/50, 100*(1-(1-loss)*(1-loss)))
 		})
 	}
-	for _, rate := range []int64{1e6, 10e6, 100e6, 500e6} {
+	for _, rate := range []int64{1e6, 10e6, 100e6} {
 		n.with(t, Quality{Rate: rate}, func() {
-			row("rate %s | UDP flood %.2f Mbit/s (want %.2f), TCP payload %.2f Mbit/s (at most %.2f)", FormatRate(rate), n.flood(t, float64(rate), 3*time.Second)/1e6,
-				float64(rate)/1e6, n.bulk(t, 4*time.Second)/1e6, float64(rate)/1e6*1448/1514)
+			row("rate %s | UDP flood %.2f Mbit/s", FormatRate(rate), n.flood(t, float64(rate), 3*time.Second)/1e6)
+		})
+	}
+	for _, rate := range []int64{10e6, 100e6, 500e6} {
+		n.with(t, Quality{Rate: rate}, func() {
+			row("rate %s | TCP payload %.2f Mbit/s (at most %.2f)", FormatRate(rate), n.bulk(t, 4*time.Second)/1e6, float64(rate)/1e6*1448/1514)
 		})
 	}
 	for _, reorder := range []float64{0.01, 0.1} {

@@ -163,9 +163,6 @@ func (w *queue) run() {
 	defer unix.Close(w.socket)
 	// The default slack of 50 µs would be added to every wait.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	// A packet must not wait for a busy host's other work. Best effort: without
-	// the privilege it is only less precise.
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10}, 0)
 	buf := make([]byte, 1<<16)
 	for {
 		w.await()
