@@ -40,6 +40,10 @@ const (
 	idle     = 10 * time.Second
 )
 
+// readBuffer is how much of a burst waits in the kernel, bytes (the kernel caps it by net.core.rmem_max): a few thousand
+// queries, some tens of milliseconds of work.
+const readBuffer = 4 << 20
+
 // Config is what a server depends on.
 type Config struct {
 	// Addrs are where to answer, each both by UDP and TCP. They must be addresses of the node: an unspecified address
@@ -131,7 +135,11 @@ func (s *server) listen(ctx context.Context, a netip.AddrPort, udp *[]*net.UDPCo
 	if err != nil {
 		return explain(a, err)
 	}
-	*udp = append(*udp, c.(*net.UDPConn))
+	u := c.(*net.UDPConn)
+	if err := u.SetReadBuffer(readBuffer); err != nil {
+		s.log.Warn("enlarge the DNS socket's buffer: bursts may be lost and asked again", "addr", a, "err", err)
+	}
+	*udp = append(*udp, u)
 	return nil
 }
 
