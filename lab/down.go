@@ -21,6 +21,9 @@ func (l Lab) Down() error {
 	if err := host.CheckRoot(); err != nil {
 		return err
 	}
+	if other, ok := l.Dir.Other(); ok {
+		return fmt.Errorf("the lab that is up on this host has its state in %[1]s, not in %[2]s; remove it with `seaway-lab down --state %[1]s`", other, l.Dir)
+	}
 	unlock, err := l.Dir.Lock("seaway-lab down")
 	if err != nil {
 		return err
@@ -73,5 +76,5 @@ func (l Lab) erase() error {
 		return err
 	}
 	// Last, so that a Down that was cut short is taken up again.
-	return l.Dir.Remove("lab.json")
+	return errors.Join(l.Dir.Remove("lab.json"), l.Dir.Release())
 }

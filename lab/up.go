@@ -77,6 +77,9 @@ func (l Lab) checkFree(plan layout.Layout) error {
 		return fmt.Errorf("a lab in %s is half up (phase %q, begun %s by pid %d); remove it with `seaway-lab down`",
 			l.Dir, rec.Phase, rec.Started.Format(time.DateTime), rec.Owner.PID)
 	}
+	if other, ok := l.Dir.Other(); ok {
+		return fmt.Errorf("another lab is up on this host, with its state in %[1]s; there can be one at a time: `seaway-lab down --state %[1]s` removes it", other)
+	}
 	return underlay.Check(plan)
 }
 
@@ -91,7 +94,7 @@ func (l Lab) record(plan layout.Layout, ready Prepared) (state.Lab, error) {
 		return state.Lab{}, err
 	}
 	rec := state.Lab{Phase: state.Starting, Started: time.Now(), Owner: owner, Bin: ready.Bin, Seed: ready.Seed.Dir, Layout: plan, Sysctls: sysctls}
-	return rec, l.Dir.Save(rec)
+	return rec, errors.Join(l.Dir.Save(rec), l.Dir.Claim())
 }
 
 func (l Lab) build(plan layout.Layout, rec state.Lab, seed image.Seed, stages *progress.Stages) (err error) {

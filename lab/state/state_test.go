@@ -137,3 +137,25 @@ func TestARecycledPidIsLeftAlone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAnotherLabIsLeftAlone(t *testing.T) {
+	a, b, file := Dir(t.TempDir()), Dir(t.TempDir()), t.TempDir()+"/owner"
+	if _, ok := b.other(file); ok {
+		t.Error("nobody has claimed the names, yet somebody owns them")
+	}
+	if err := errors.Join(a.claim(file), a.Save(Lab{Phase: Up})); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := a.other(file); ok {
+		t.Error("a lab is not another one to itself")
+	}
+	if owner, ok := b.other(file); !ok || owner != a {
+		t.Error(owner, ok)
+	}
+	if err := a.Remove("lab.json"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := b.other(file); ok {
+		t.Error("a lab without a record still owns the names")
+	}
+}
