@@ -60,12 +60,15 @@ type Reconciler struct {
 	client client.Client
 	cfg    Config
 
+	running sync.RWMutex // held for reading while a name is reconciled: Cleanup waits for them
+
 	refresh sync.Mutex // one look at the others' exports at a time
 	loading sync.Mutex // everything is read once, by one worker
 	merging sync.Mutex // one merge at a time: a merge of older exports never overwrites a newer one
 
 	mu       sync.Mutex
 	queue    workqueue.TypedRateLimitingInterface[reconcile.Request] // nil until started
+	told     bool                                                    // the slices and pods here are known
 	loaded   bool                                                    // every export here has been read once
 	known    bool                                                    // the other clusters' exports are known
 	settled  bool                                                    // all names were merged since both are so
@@ -195,9 +198,16 @@ func (r *Reconciler) changed() {
 }
 
 // LocalChanged is to be called when SliceOf, Families, Pod or IPs return something else for the given namespaces; for
-// all if none is given.
+// all if none is given. The first call for all says that they know what they say: before it nothing is read or
+// written, because a namespace that is on a slice would be taken for one that is on none.
 func (r *Reconciler) LocalChanged(namespaces ...string) {
 	r.mu.Lock()
+	if len(namespaces) == 0 && !r.told {
+		r.told = true
+		r.mu.Unlock()
+		r.enqueue([]types.NamespacedName{{}})
+		return
+	}
 	var keys []types.NamespacedName
 	add := func(key types.NamespacedName) {
 		if len(namespaces) == 0 || slices.Contains(namespaces, key.Namespace) {
@@ -251,13 +261,15 @@ func index(exports map[string][]fleet.Export, self string) map[types.NamespacedN
 // Reconcile makes everything right about one name. The empty name stands for what was left by an earlier life: imports
 // that nobody exports any more.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	r.running.RLock()
+	defer r.running.RUnlock()
 	if err := r.load(ctx); err != nil {
 		return reconcile.Result{}, err
 	}
 	r.mu.Lock()
-	settled, stopped := r.settled, r.stopped
+	loaded, settled, stopped := r.loaded, r.settled, r.stopped
 	r.mu.Unlock()
-	if stopped {
+	if !loaded || stopped {
 		return reconcile.Result{}, nil
 	}
 	key := req.NamespacedName
@@ -351,8 +363,11 @@ func (r *Reconciler) load(ctx context.Context) error {
 	r.loading.Lock()
 	defer r.loading.Unlock()
 	r.mu.Lock()
-	done, known := r.loaded, r.known
+	told, done, known := r.told, r.loaded, r.known
 	r.mu.Unlock()
+	if !told {
+		return nil
+	}
 	if !known {
 		r.RemoteChanged()
 	}
@@ -375,8 +390,10 @@ func (r *Reconciler) load(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	r.loaded = true
+	keys := slices.Collect(maps.Keys(r.exports))
 	r.mu.Unlock()
 	r.complete()
 	r.changed()
+	r.enqueue(keys)
 	return nil
 }

@@ -110,6 +110,7 @@ func (s *site) restart() {
 		},
 		Changed: func() { s.changes++ },
 	})
+	s.r.LocalChanged()
 }
 
 // settle reconciles everything at all sites until nobody writes any more.

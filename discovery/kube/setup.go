@@ -122,6 +122,8 @@ func (r *Reconciler) Cleanup(ctx context.Context) error {
 	r.mu.Lock()
 	r.stopped = true
 	r.mu.Unlock()
+	r.running.Lock() // whoever began before that is through then
+	defer r.running.Unlock()
 	imports, endpointSlices, err := r.ours(ctx)
 	if err != nil {
 		return err

@@ -321,6 +321,31 @@ func TestExportsAreToldWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
+// Before the controller knows its slices, a namespace that is on one would be taken for one that is on none: the others
+// would be told of an unexport, and a condition would lie.
+func TestNothingIsToldBeforeTheSlicesAreKnown(t *testing.T) {
+	c1 := newSite(t, "c1")
+	c1.web(0)
+	early := c1.slices
+	c1.slices = nil
+	c1.r = New(c1.client, c1.r.cfg)
+	settle(c1)
+	if es, ok := c1.r.Exports(); ok {
+		t.Errorf("told: %v", es)
+	}
+	c1.wantCondition("Valid", "none")
+	c1.slices = early
+	c1.r.LocalChanged("shop") // of one namespace: the rest may still be unknown
+	settle(c1)
+	c1.wantCondition("Valid", "none")
+	c1.r.LocalChanged()
+	settle(c1)
+	c1.wantCondition("Valid", "True Valid")
+	if es, ok := c1.r.Exports(); !ok || len(es) != 1 {
+		t.Errorf("not told: %v", es)
+	}
+}
+
 func TestHandEditsAreUndone(t *testing.T) {
 	c1 := newSite(t, "c1")
 	c1.web(0)

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,7 +49,7 @@ func (r *Reconciler) writeConditions(ctx context.Context, object *mcs.ServiceExp
 	if !slices.ContainsFunc(conditions, func(c discovery.Condition) bool { return c.Type == discovery.CondConflict }) {
 		meta.RemoveStatusCondition(&object.Status.Conditions, discovery.CondConflict)
 	}
-	if reflect.DeepEqual(before, object.Status.Conditions) {
+	if equality.Semantic.DeepEqual(before, object.Status.Conditions) {
 		return nil
 	}
 	if err := r.client.Status().Update(ctx, object); client.IgnoreNotFound(err) != nil {
@@ -126,7 +126,7 @@ func (r *Reconciler) applyImport(ctx context.Context, key types.NamespacedName, 
 		if err := r.client.Create(ctx, want); err != nil {
 			return nil, fmt.Errorf("create ServiceImport %s: %w", key, err)
 		}
-	case !reflect.DeepEqual(object.Spec, want.Spec) || !maps.Equal(object.Labels, want.Labels) || !maps.Equal(object.Annotations, want.Annotations):
+	case !equality.Semantic.DeepEqual(object.Spec, want.Spec) || !maps.Equal(object.Labels, want.Labels) || !maps.Equal(object.Annotations, want.Annotations):
 		if err := r.client.Update(ctx, want); err != nil {
 			return nil, fmt.Errorf("update ServiceImport %s: %w", key, err)
 		}
@@ -218,7 +218,7 @@ func (r *Reconciler) writeImportStatus(ctx context.Context, object *mcs.ServiceI
 		want.Status.Clusters = append(want.Status.Clusters, mcs.ClusterStatus{Cluster: c})
 	}
 	setConditions(&want.Status.Conditions, want.Generation, discovery.Imported(*im))
-	if reflect.DeepEqual(object.Status, want.Status) {
+	if equality.Semantic.DeepEqual(object.Status, want.Status) {
 		return nil
 	}
 	if err := r.client.Status().Update(ctx, want); client.IgnoreNotFound(err) != nil {
