@@ -39,6 +39,7 @@ type Config struct {
 	RunDir   string // for what a reboot may wipe; default: plan.RunDir
 	StateDir string // for the private keys; default: plan.StateDir
 	Port     uint16 // UDP port to open before the agent has said one; 0: none until then
+	Driver   string // "userspace" (default), or "kernel", which still needs a kernel with WireGuard to be tried on
 	Log      *slog.Logger
 }
 
@@ -56,8 +57,19 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer unlock()
-	s := newServer(c, func(l *slog.Logger) wg.Driver { return wg.NewUserspace(l) })
-	return s.run(ctx)
+	var driver func(*slog.Logger) wg.Driver
+	switch c.Driver {
+	case "", "userspace":
+		driver = func(l *slog.Logger) wg.Driver { return wg.NewUserspace(l) }
+	case "kernel":
+		if err := wg.KernelHasWireGuard(); err != nil {
+			return fmt.Errorf("driver kernel: %w; use driver userspace", err)
+		}
+		driver = func(l *slog.Logger) wg.Driver { return wg.NewKernel(l) }
+	default:
+		return fmt.Errorf("driver %q: there are userspace and kernel", c.Driver)
+	}
+	return newServer(c, driver).run(ctx)
 }
 
 func (c *Config) defaults() {

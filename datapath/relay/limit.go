@@ -36,6 +36,7 @@ func (b *bucket) take(now int64, rate, burst float64) bool {
 type limiter struct {
 	sources map[netip.Addr]*bucket
 	total   bucket
+	swept   int64
 }
 
 func (l *limiter) allow(src netip.Addr, known bool, now int64) bool {
@@ -52,7 +53,7 @@ func (l *limiter) allow(src netip.Addr, known bool, now int64) bool {
 	}
 	b := l.sources[src]
 	if b == nil {
-		if len(l.sources) >= maxSources {
+		if len(l.sources) >= maxSources && now-l.swept >= second { // not for each packet of a flood
 			l.forget(now)
 		}
 		if len(l.sources) >= maxSources && !known {
@@ -66,6 +67,7 @@ func (l *limiter) allow(src netip.Addr, known bool, now int64) bool {
 
 // forget drops the sources whose buckets have had time to refill.
 func (l *limiter) forget(now int64) {
+	l.swept = now
 	for a, b := range l.sources {
 		if now-b.at > 10*second {
 			delete(l.sources, a)

@@ -103,12 +103,15 @@ func (p *Port) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	m := parse(bufs[0])
 	if m.kind == typeData || m.kind == typeCookie {
+		if m.kind == typeData {
+			var pr *peer
+			if e, pr = p.dev.route(m.receiver, e); pr != nil {
+				p.note(pr, e)
+			}
+		}
 		if !e.addr.IsValid() {
 			p.sw.t.drops[dropNoPath].Add(uint64(len(bufs)))
 			return nil
-		}
-		if m.kind == typeData {
-			p.note(m.receiver, e)
 		}
 		return p.sw.write(bufs, e, true)
 	}
@@ -120,12 +123,8 @@ func (p *Port) Send(bufs [][]byte, ep conn.Endpoint) error {
 	return nil
 }
 
-// note learns from data where WireGuard has found a peer to be.
-func (p *Port) note(index uint32, e *Endpoint) {
-	pr := p.dev.remote(index)
-	if pr == nil {
-		return
-	}
+// note keeps track of where a peer is.
+func (p *Port) note(pr *peer, e *Endpoint) {
 	switch old := pr.using.Load(); {
 	case old == e:
 	case old != nil && old.addr == e.addr:

@@ -50,34 +50,8 @@ type device struct {
 	port  *Port // nil in the table's own tests
 	peers map[fleet.Key]*peer
 
-	mu      sync.RWMutex // for what follows
-	remotes map[uint32]remote
-}
-
-// remote is a peer's index that a device sends to.
-type remote struct {
-	peer     *peer
-	deadline int64
-}
-
-func (d *device) learnRemote(index uint32, p *peer, now int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.remotes == nil {
-		d.remotes = make(map[uint32]remote)
-	}
-	for i, r := range d.remotes { // a handful per peer, and this happens once in two minutes and peer
-		if now >= r.deadline {
-			delete(d.remotes, i)
-		}
-	}
-	d.remotes[index] = remote{p, now + lifetime}
-}
-
-func (d *device) remote(index uint32) *peer {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.remotes[index].peer
+	mu       sync.RWMutex        // for what follows
+	sessions map[uint32]*session // by the peer's index
 }
 
 // peer is another node on a local device's slice.
@@ -131,7 +105,8 @@ type flow struct {
 // entry is what an index belongs to: a local device's session or a flow.
 type entry struct {
 	dev      *device
-	peer     *peer // may be nil: whom the device talks to is known after the handshake only
+	peer     *peer    // may be nil: whom the device talks to is known after the handshake only
+	session  *session // nil before the handshake is complete
 	flow     *flow
 	deadline int64
 }
@@ -143,6 +118,7 @@ type table struct {
 	known   map[netip.Addr]bool // addresses that the configuration names
 	index   map[uint32]*entry
 	flows   int
+	swept   int64                    // when expired indexes were last removed
 	recent  map[[mac1Size]byte]int64 // mac1 of initiations for devices here → when they came
 	limit   limiter
 	drops   [reasons]atomic.Uint64
@@ -185,10 +161,15 @@ func (t *table) incoming(p []byte, m message, from *Endpoint, now int64) verdict
 	}
 	if e.peer != nil {
 		e.peer.paths.received = now
-		if m.kind == typeResponse {
+	}
+	switch {
+	case m.kind == typeResponse:
+		if e.peer != nil {
 			e.peer.paths.answered(now)
-			e.dev.learnRemote(m.sender, e.peer, now)
 		}
+		e.session = e.dev.begin(m.sender, e.peer, from, now)
+	case e.session != nil && m.kind == typeData:
+		e.dev.heard(e.session, from.addr)
 	}
 	return verdict{dev: e.dev, same: m.kind == typeData}
 }
@@ -256,11 +237,11 @@ func (t *table) forward(tg *target, sender uint32, from *Endpoint, now int64) ve
 		}
 		return verdict{to: to} // the network doubled it
 	}
-	if t.flows*2 >= maxIndexes {
+	if t.flows*2 >= maxIndexes && now-t.swept >= second { // not for each packet of a flood
 		t.sweep(now)
-		if t.flows*2 >= maxIndexes {
-			return t.drop(dropFull)
-		}
+	}
+	if t.flows*2 >= maxIndexes {
+		return t.drop(dropFull)
 	}
 	t.remove(sender)
 	f := &flow{a: side{index: sender, home: from, seen: now}, target: tg, asked: asked, deadline: now + halfOpen}
@@ -375,9 +356,9 @@ func (t *table) outgoing(d *device, p []byte, m message, to *Endpoint, now int64
 	t.remove(m.sender)
 	t.index[m.sender] = &entry{dev: d, peer: pr, deadline: now + lifetime}
 	if m.kind == typeResponse {
+		t.index[m.sender].session = d.begin(m.receiver, pr, to, now)
 		if pr != nil {
 			pr.paths.received = now
-			d.learnRemote(m.receiver, pr, now)
 			t.use(pr, to)
 		}
 		return nil, true
@@ -418,6 +399,7 @@ func (t *table) remove(index uint32) {
 
 // sweep removes what has expired.
 func (t *table) sweep(now int64) {
+	t.swept = now
 	for i, e := range t.index {
 		if now >= e.deadline {
 			t.remove(i)
