@@ -20,9 +20,9 @@ func agent(o MemberOptions) client.Object {
 	pod.DNSPolicy = corev1.DNSClusterFirstWithHostNet
 	pod.Containers = []corev1.Container{{
 		Name: "agent", Image: o.Image,
-		Args: []string{"agent", "--node", "$(NODE_NAME)", "--controller", "https://" + ControllerRole + "." + Namespace + ".svc:8443",
+		Args: []string{"agent", "--node", "$(NODE_NAME)", "--node-ip", "$(NODE_IPS)", "--controller", "https://" + ControllerRole + "." + Namespace + ".svc:8443",
 			"--ca", "/etc/seaway/ca/ca.crt", "--token", "/var/run/secrets/seaway/token", "--log-level", o.LogLevel},
-		Env:             []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName")},
+		Env:             []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName"), fieldEnv("NODE_IPS", "status.hostIPs")},
 		SecurityContext: privileged(),
 		Resources:       requests("20m", "32Mi"),
 		VolumeMounts: []corev1.VolumeMount{
