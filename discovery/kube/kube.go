@@ -52,7 +52,10 @@ type Config struct {
 	Remote func() (map[string][]fleet.Export, bool)
 	// Changed is called after Exports or Services changed. It must not block.
 	Changed func()
-	Log     *slog.Logger
+	// Direct reads past the cache. Cleanup needs it: what was made a moment ago may not be in the cache yet. Without it
+	// the client reads.
+	Direct client.Reader
+	Log    *slog.Logger
 }
 
 // Reconciler keeps the discovery objects of one cluster.
@@ -97,6 +100,9 @@ func AddToScheme(s *runtime.Scheme) error {
 // New returns a Reconciler. c reads from a cache that watches ServiceExports, ServiceImports, Services and
 // EndpointSlices.
 func New(c client.Client, cfg Config) *Reconciler {
+	if cfg.Direct == nil {
+		cfg.Direct = c
+	}
 	return &Reconciler{client: c, cfg: cfg,
 		exports:  map[types.NamespacedName]local{},
 		remote:   map[types.NamespacedName]map[string]fleet.Export{},

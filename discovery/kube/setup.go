@@ -88,7 +88,7 @@ func (r *Reconciler) ofExport(key types.NamespacedName) []reconcile.Request {
 
 // enqueueLeftovers has every import and EndpointSlice of ours looked at, so that those go which nobody exports.
 func (r *Reconciler) enqueueLeftovers(ctx context.Context) error {
-	imports, left, err := r.ours(ctx)
+	imports, left, err := ours(ctx, r.client)
 	if err != nil {
 		return err
 	}
@@ -104,13 +104,13 @@ func (r *Reconciler) enqueueLeftovers(ctx context.Context) error {
 }
 
 // ours lists what Seaway made in this cluster.
-func (r *Reconciler) ours(ctx context.Context) ([]mcs.ServiceImport, []discoveryv1.EndpointSlice, error) {
+func ours(ctx context.Context, c client.Reader) ([]mcs.ServiceImport, []discoveryv1.EndpointSlice, error) {
 	var imports mcs.ServiceImportList
-	if err := r.client.List(ctx, &imports, client.MatchingLabels{managedByLabel: ManagedBy}); err != nil {
+	if err := c.List(ctx, &imports, client.MatchingLabels{managedByLabel: ManagedBy}); err != nil {
 		return nil, nil, fmt.Errorf("list ServiceImports: %w", err)
 	}
 	var es discoveryv1.EndpointSliceList
-	if err := r.client.List(ctx, &es, client.MatchingLabels{discoveryv1.LabelManagedBy: ManagedBy}); err != nil {
+	if err := c.List(ctx, &es, client.MatchingLabels{discoveryv1.LabelManagedBy: ManagedBy}); err != nil {
 		return nil, nil, fmt.Errorf("list EndpointSlices: %w", err)
 	}
 	return imports.Items, es.Items, nil
@@ -124,7 +124,7 @@ func (r *Reconciler) Cleanup(ctx context.Context) error {
 	r.mu.Unlock()
 	r.running.Lock() // whoever began before that is through then
 	defer r.running.Unlock()
-	imports, endpointSlices, err := r.ours(ctx)
+	imports, endpointSlices, err := ours(ctx, r.cfg.Direct)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (r *Reconciler) Cleanup(ctx context.Context) error {
 		}
 	}
 	var exports mcs.ServiceExportList
-	if err := r.client.List(ctx, &exports); err != nil {
+	if err := r.cfg.Direct.List(ctx, &exports); err != nil {
 		return errors.Join(append(errs, fmt.Errorf("list ServiceExports: %w", err))...)
 	}
 	for i := range exports.Items {

@@ -435,3 +435,17 @@ func TestReasonsAreTheStandards(t *testing.T) {
 		}
 	}
 }
+
+// The API server gives an empty list back as none. If that counted as a difference, every look would write.
+func TestEmptyListsAreNoDifference(t *testing.T) {
+	have := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"a": "b"}}}
+	want := have.DeepCopy()
+	want.Endpoints, want.Ports = []discoveryv1.Endpoint{}, []discoveryv1.EndpointPort{}
+	if !same(have, want) {
+		t.Error("an empty list and none differ")
+	}
+	want.Endpoints = append(want.Endpoints, discoveryv1.Endpoint{Addresses: []string{"10.9.1.1"}})
+	if same(have, want) {
+		t.Error("one endpoint and none are the same")
+	}
+}
