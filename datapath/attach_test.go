@@ -6,7 +6,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/datapath/link"
 	"seaway.dev/seaway/datapath/netns"
 	"seaway.dev/seaway/datapath/pod"
@@ -46,11 +48,12 @@ func TestDetachLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	spaces := map[string]*netns.NS{"host": host, "node": r.node.NS, "a": a.NS, "b": b.NS}
+	spaces := map[string]*netns.NS{"node": r.node.NS, "a": a.NS, "b": b.NS}
 	before := map[string]string{}
 	for name, ns := range spaces {
 		before[name] = podtest.Snapshot(t, ns)
 	}
+	before["host"] = marks(t, host)
 	for _, how := range []string{"slice gone", "purge", "purge after a restart"} {
 		r.apply(r.slice("pay", dual, a, b))
 		if podtest.Snapshot(t, a.NS) == before["a"] {
@@ -69,6 +72,9 @@ func TestDetachLeavesNothing(t *testing.T) {
 			if _, err := os.Stat(r.dir); !os.IsNotExist(err) {
 				t.Errorf("%s: the folder of namespaces is still there: %v", how, err)
 			}
+		}
+		if after := marks(t, host); after != before["host"] {
+			t.Errorf("%s: the machine differs after:\n%s", how, difference(before["host"], after))
 		}
 		for name, ns := range spaces {
 			if after := podtest.Snapshot(t, ns); after != before[name] {
@@ -102,6 +108,20 @@ func difference(a, b string) string {
 	return out.String()
 }
 
+// marks prints what Seaway could have left in the machine's own namespace, which others change at the same time.
+func marks(t *testing.T, ns *netns.NS) string {
+	t.Helper()
+	var out strings.Builder
+	for _, line := range strings.Split(podtest.Snapshot(t, ns), "\n") {
+		for _, mark := range []string{"seaway", "proto 77", "lookup 77", "169.254.77.1", "5ea:1", "ip_forward =", "all/forwarding =", "default/"} {
+			if strings.Contains(line, mark) {
+				out.WriteString(line + "\n")
+			}
+		}
+	}
+	return out.String()
+}
+
 // TestOnePodLeaves: the others stay as they are, and what it had goes.
 func TestOnePodLeaves(t *testing.T) {
 	r := newRig(t)
@@ -122,7 +142,7 @@ func TestOnePodLeaves(t *testing.T) {
 	if got, err := conn.Ask(); err != nil || got != "b 10.77.0.5" {
 		t.Errorf("a connection between the others: %q, %v", got, err)
 	}
-	if silent := r.silent(a.NS, "10.77.0.7"); len(silent) == 0 {
+	if silent := r.silent(a.NS, "10.77.0.7", 300*time.Millisecond); len(silent) == 0 {
 		t.Error("the pod that left still answers")
 	}
 	r.settled(two)
@@ -289,7 +309,7 @@ func TestFailuresStayAlone(t *testing.T) {
 	r.boxes.Refuse("host", &pod.Refusal{Reason: pod.ReasonHostNetwork, Message: "no"})
 	s := r.slice("pay", "10.77.0.0/16", good, alien, twin, &podtest.Pod{UID: "host"}, &podtest.Pod{UID: "absent"})
 	s.Attachments[2].Addrs[0] = twin.IPs[0]
-	res, err := r.kernel.Apply(context.Background(), []plan.Slice{s})
+	res, err := r.kernel.Apply(context.Background(), []plan.Slice{s}, datapath.Thorough)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +320,7 @@ func TestFailuresStayAlone(t *testing.T) {
 			t.Errorf("%s: %+v, want reason %s and a message", uid, a, reason)
 		}
 	}
-	if again, _ := r.kernel.Apply(context.Background(), []plan.Slice{s}); again.Ops != 0 {
+	if again, _ := r.kernel.Apply(context.Background(), []plan.Slice{s}, datapath.Thorough); again.Ops != 0 {
 		t.Errorf("trying again made %d changes", again.Ops)
 	}
 }
@@ -310,7 +330,7 @@ func TestProbeFails(t *testing.T) {
 	r := newRig(t)
 	a := r.pod("a")
 	r.run(a.NS, "sysctl -qw net.ipv4.icmp_echo_ignore_all=1")
-	res, err := r.kernel.Apply(context.Background(), []plan.Slice{r.slice("pay", "10.77.0.0/16", a)})
+	res, err := r.kernel.Apply(context.Background(), []plan.Slice{r.slice("pay", "10.77.0.0/16", a)}, datapath.Thorough)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +378,7 @@ func TestTunnelDevice(t *testing.T) {
 	a, b := r.pod("a"), r.pod("b")
 	s := r.slice("pay", "10.77.0.0/16", a, b)
 	s.Routes = append(s.Routes, plan.Route{Dst: netip.MustParsePrefix("10.77.128.0/17"), Link: plan.TunLink})
-	res, err := r.kernel.Apply(context.Background(), []plan.Slice{s})
+	res, err := r.kernel.Apply(context.Background(), []plan.Slice{s}, datapath.Thorough)
 	if err != nil || len(res.Problems) != 1 || res.Problems[0].Reason != "TunnelMissing" {
 		t.Fatalf("without the device: %+v, %v; want the problem TunnelMissing", res.Problems, err)
 	}
@@ -373,5 +393,44 @@ func TestTunnelDevice(t *testing.T) {
 	r.run(ns, "ip link del wg0")
 	podtest.Tun(t, ns, plan.TunLink)
 	r.apply(s)
+	r.settled(s)
+}
+
+// TestQuick: a quick look costs nothing where nothing changed, sees what changes outside the pods, new pods, new
+// sandboxes and links that lost their other end; what happens inside a pod it leaves to a thorough one.
+func TestQuick(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	s := r.slice("pay", dual, a)
+	r.apply(s)
+	quick := func(what string, s plan.Slice, changes bool) {
+		t.Helper()
+		res, err := r.kernel.Apply(t.Context(), []plan.Slice{s}, datapath.Quick)
+		if err != nil || len(res.Problems) > 0 || (res.Ops > 0) != changes {
+			t.Errorf("%s: %d changes, %v, %v; want changes=%v", what, res.Ops, res.Problems, err, changes)
+		}
+		for _, at := range res.Attachments {
+			if !at.Attached {
+				t.Errorf("%s: %+v", what, at)
+			}
+		}
+	}
+	quick("nothing", s, false)
+	s = r.slice("pay", dual, a, b)
+	quick("another pod", s, true)
+	r.pings(a.NS, "10.77.0.6 fd77::6")
+	r.run(a.NS, "ip link set slice0 down")
+	quick("a pod's end down", s, true)
+	r.run(a.NS, "ip link del slice0")
+	quick("a pod's end gone", s, true)
+	again := r.node.Pod(t, "b")
+	r.boxes.Set("b", again.NS)
+	quick("another sandbox", s, true)
+	r.pings(a.NS, "10.77.0.6 fd77::6")
+	r.run(a.NS, "ip rule del pref 7703")
+	quick("inside a pod", s, false)
+	if res := r.apply(s); res.Ops != 1 {
+		t.Errorf("a thorough look made %d changes, want 1", res.Ops)
+	}
 	r.settled(s)
 }

@@ -61,6 +61,26 @@ type Kernel struct {
 	states map[string]*fleet.Attachment // by slice and pod UID: since when, and how long attaching took
 	asked  map[string]time.Time         // when a pod's attachment was first asked for
 	memos  map[uint64]*nft.Memo         // by the namespace's inode
+	found  map[string]seen              // pods whose side was right when last looked at, by slice and pod UID
+}
+
+// How says how much Apply trusts what it saw before.
+type How int
+
+const (
+	// Thorough reads everything: nothing is taken on trust.
+	Thorough How = iota
+	// Quick passes over the inside of pods that were right when last looked at, as long as they are wanted as they
+	// were, run in the same sandbox, and their link has both ends up. It costs what changed instead of what is there;
+	// a Thorough one every few seconds finds what was changed inside the pods meanwhile.
+	Quick
+)
+
+// seen is a pod whose side was as wanted.
+type seen struct {
+	netns uint64
+	mtu   int
+	at    plan.Attachment
 }
 
 // Result says what Apply did and how things stand.
@@ -75,6 +95,7 @@ func New(cfg Config) *Kernel {
 	k := &Kernel{
 		dir: cfg.NetNSDir, pods: cfg.Sandboxes, log: cfg.Log,
 		states: map[string]*fleet.Attachment{}, asked: map[string]time.Time{}, memos: map[uint64]*nft.Memo{},
+		found: map[string]seen{},
 	}
 	if k.dir == "" {
 		k.dir = plan.NetNSDir
@@ -109,7 +130,7 @@ func (k *Kernel) Namespaces(_ context.Context, want []plan.Slice) (ops int, err 
 	defer k.mu.Unlock()
 	var errs []error
 	for _, s := range want {
-		ns, n, err := k.namespace(s)
+		ns, n, err := k.namespace(s, Quick)
 		ops += n
 		if err != nil {
 			errs = append(errs, err)
@@ -121,7 +142,7 @@ func (k *Kernel) Namespaces(_ context.Context, want []plan.Slice) (ops int, err 
 }
 
 // namespace opens a slice's namespace, made and set up if need be.
-func (k *Kernel) namespace(s plan.Slice) (*netns.NS, int, error) {
+func (k *Kernel) namespace(s plan.Slice, how How) (*netns.NS, int, error) {
 	if filepath.Dir(s.NetNS) != filepath.Clean(k.dir) || filepath.Base(s.NetNS) != s.Name {
 		return nil, 0, fmt.Errorf("slice %q: its namespace %q does not lie in %s", s.Name, s.NetNS, k.dir)
 	}
@@ -129,10 +150,15 @@ func (k *Kernel) namespace(s plan.Slice) (*netns.NS, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("slice %s: %w", s.Name, err)
 	}
+	if made {
+		delete(k.memos, ns.Inode()) // the number of one that is gone can come again
+	}
+	if how == Quick && k.memos[ns.Inode()] != nil {
+		return ns, 0, nil
+	}
 	ops, err := ns.SetSysctls(sysctls)
 	if made {
 		ops++
-		delete(k.memos, ns.Inode()) // the number of one that is gone can come again
 	}
 	if err != nil {
 		_ = ns.Close()

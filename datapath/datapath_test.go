@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/datapath/netns"
@@ -31,7 +32,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{T: t, node: podtest.NewNode(t), boxes: &podtest.Sandboxes{}, dir: t.TempDir()}
 	r.kernel = r.restart()
 	t.Cleanup(func() {
-		if _, err := r.kernel.Apply(context.Background(), nil); err != nil {
+		if _, err := r.kernel.Apply(context.Background(), nil, datapath.Thorough); err != nil {
 			t.Error(err)
 		}
 	})
@@ -83,7 +84,7 @@ func nth(p netip.Prefix, n int) netip.Addr {
 // apply applies and wants every pod attached.
 func (r *rig) apply(want ...plan.Slice) datapath.Result {
 	r.Helper()
-	res, err := r.kernel.Apply(context.Background(), want)
+	res, err := r.kernel.Apply(context.Background(), want, datapath.Thorough)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -134,16 +135,17 @@ func find(t *testing.T, res datapath.Result, uid string) fleet.Attachment {
 // pings wants an ICMP echo from inside a namespace answered by every address.
 func (r *rig) pings(ns *netns.NS, addrs string) {
 	r.Helper()
-	if silent := r.silent(ns, addrs); len(silent) > 0 {
+	if silent := r.silent(ns, addrs, 3*time.Second); len(silent) > 0 {
 		r.Fatalf("no answer to ICMP echo from %v", silent)
 	}
 }
 
-func (r *rig) silent(ns *netns.NS, addrs string) map[netip.Addr]bool {
+// silent lists who does not answer in time.
+func (r *rig) silent(ns *netns.NS, addrs string, wait time.Duration) map[netip.Addr]bool {
 	r.Helper()
-	var targets []netip.Addr
+	targets := map[netip.Addr]time.Duration{}
 	for _, a := range strings.Fields(addrs) {
-		targets = append(targets, netip.MustParseAddr(a))
+		targets[netip.MustParseAddr(a)] = wait
 	}
 	silent, err := datapath.Probe(context.Background(), ns, targets)
 	if err != nil {

@@ -3,9 +3,12 @@ package datapath
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,20 +16,29 @@ import (
 	"seaway.dev/seaway/fleet"
 )
 
-// A pod answers a probe from its kernel, so in well under a millisecond; the rest is for a machine under load.
+// A pod answers a probe from its kernel, so in well under a millisecond; the rest is for a machine under load. Who was
+// silent the last time is not waited for that long again, so that one mute pod does not hold up the others.
 const (
-	probeWait = 700 * time.Millisecond
-	probeGap  = 60 * time.Millisecond // between repetitions
+	probeWait      = 1500 * time.Millisecond
+	probeWaitAgain = 150 * time.Millisecond
+	probeGap       = 60 * time.Millisecond // between repetitions
 )
 
 // probe sends an ICMP echo to every attached pod's every address through its own link, all at once.
 func (r *run) probe(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, s := range r.slices {
-		var targets []netip.Addr
+		targets := map[netip.Addr]time.Duration{}
 		for _, p := range s.pods {
-			if p.reason == "" && s.err == nil {
-				targets = append(targets, p.Addrs...)
+			if p.reason != "" || s.err != nil || p.trusted {
+				continue
+			}
+			wait := probeWait
+			if was := r.k.states[s.Name+" "+p.PodUID]; was != nil && was.Reason == "ProbeFailed" {
+				wait = probeWaitAgain
+			}
+			for _, a := range p.Addrs {
+				targets[a] = wait
 			}
 		}
 		if len(targets) == 0 {
@@ -37,6 +49,7 @@ func (r *run) probe(ctx context.Context) {
 			for _, p := range s.pods {
 				for _, a := range p.Addrs {
 					switch {
+					case p.trusted:
 					case err != nil:
 						p.fail("ProbeFailed", err.Error())
 					case silent[a]:
@@ -50,72 +63,76 @@ func (r *run) probe(ctx context.Context) {
 	wg.Wait()
 }
 
-// Probe sends ICMP echo requests from a slice's namespace and returns those who do not answer.
-func Probe(ctx context.Context, ns *netns.NS, targets []netip.Addr) (silent map[netip.Addr]bool, err error) {
-	silent = map[netip.Addr]bool{}
-	var four, six []netip.Addr
-	for _, a := range targets {
-		silent[a] = true
+// Probe sends ICMP echo requests from a namespace to each target for as long as it is to be waited for, and returns
+// those who did not answer.
+func Probe(ctx context.Context, ns *netns.NS, targets map[netip.Addr]time.Duration) (silent map[netip.Addr]bool, err error) {
+	four := &prober{network: "ip4:icmp", local: "0.0.0.0", request: 8, reply: 0}
+	six := &prober{network: "ip6:ipv6-icmp", local: "::", request: 128, reply: 129}
+	now := time.Now()
+	for a, wait := range targets {
+		p := six
 		if a.Is4() {
-			four = append(four, a)
-		} else {
-			six = append(six, a)
+			p = four
+		}
+		p.silent = append(p.silent, target{a, now.Add(wait)})
+	}
+	var wg sync.WaitGroup
+	for _, p := range []*prober{four, six} {
+		wg.Go(func() { p.err = p.run(ctx, ns) })
+	}
+	wg.Wait()
+	silent = map[netip.Addr]bool{}
+	for _, p := range []*prober{four, six} {
+		for _, t := range p.silent {
+			silent[t.addr] = true
 		}
 	}
-	deadline := time.Now().Add(probeWait)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	for _, f := range []struct {
-		network, addr  string
-		request, reply byte
-		targets        []netip.Addr
-	}{
-		{"ip4:icmp", "0.0.0.0", 8, 0, four},
-		{"ip6:ipv6-icmp", "::", 128, 129, six},
-	} {
-		if len(f.targets) == 0 {
-			continue
-		}
-		var conn net.PacketConn
-		err := ns.Do(func() (err error) {
-			conn, err = net.ListenPacket(f.network, f.addr)
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("open a probe's socket: %w", err)
-		}
-		p := prober{conn: conn, request: f.request, reply: f.reply, silent: silent}
-		p.run(ctx, f.targets, deadline)
-		_ = conn.Close()
-	}
-	return silent, nil
+	return silent, errors.Join(four.err, six.err)
 }
 
+type target struct {
+	addr  netip.Addr
+	until time.Time
+}
+
+// prober probes the targets of one family.
 type prober struct {
-	conn           net.PacketConn
+	network, local string
 	request, reply byte
-	silent         map[netip.Addr]bool
+	silent         []target
+	err            error
 }
 
-// run repeats the request to whoever has not answered until all have or the time is over.
-func (p *prober) run(ctx context.Context, targets []netip.Addr, deadline time.Time) {
+// run repeats the request to whoever has not answered until all have, or their time is over.
+func (p *prober) run(ctx context.Context, ns *netns.NS) error {
+	if len(p.silent) == 0 {
+		return nil
+	}
+	var conn net.PacketConn
+	err := ns.Do(func() (err error) {
+		conn, err = net.ListenPacket(p.network, p.local)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("open a probe's socket: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
 	buf := make([]byte, 256)
 	for seq := uint16(1); ; seq++ {
-		left := 0
-		for _, a := range targets {
-			if p.silent[a] {
-				left++
-				_, _ = p.conn.WriteTo(p.packet(seq), &net.IPAddr{IP: a.AsSlice()})
+		now := time.Now()
+		waiting := 0
+		for _, t := range p.silent {
+			if now.Before(t.until) {
+				waiting++
+				_, _ = conn.WriteTo(p.packet(seq), &net.IPAddr{IP: t.addr.AsSlice()})
 			}
 		}
-		now := time.Now()
-		if left == 0 || !now.Before(deadline) || ctx.Err() != nil {
-			return
+		if waiting == 0 || ctx.Err() != nil {
+			return nil
 		}
-		_ = p.conn.SetReadDeadline(earlier(now.Add(probeGap), deadline))
-		for left > 0 {
-			n, from, err := p.conn.ReadFrom(buf)
+		_ = conn.SetReadDeadline(now.Add(probeGap))
+		for len(p.silent) > 0 {
+			n, from, err := conn.ReadFrom(buf)
 			if err != nil {
 				break
 			}
@@ -123,10 +140,8 @@ func (p *prober) run(ctx context.Context, targets []netip.Addr, deadline time.Ti
 			if !ok || n < 8 || buf[0] != p.reply || binary.BigEndian.Uint16(buf[4:]) != probeID {
 				continue
 			}
-			if a, ok := netip.AddrFromSlice(ip.IP); ok && p.silent[a.Unmap()] {
-				delete(p.silent, a.Unmap())
-				left--
-			}
+			a, _ := netip.AddrFromSlice(ip.IP)
+			p.silent = slices.DeleteFunc(p.silent, func(t target) bool { return t.addr == a.Unmap() })
 		}
 	}
 }
@@ -145,13 +160,6 @@ func (p *prober) packet(seq uint16) []byte {
 			sum = sum&0xffff + sum>>16
 		}
 		binary.BigEndian.PutUint16(b[2:], ^uint16(sum))
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
 	}
 	return b
 }
@@ -179,6 +187,10 @@ func (r *run) report() {
 			r.result.Attachments = append(r.result.Attachments, a)
 		}
 	}
+	maps.DeleteFunc(r.k.found, func(key string, _ seen) bool {
+		st := states[key]
+		return st == nil || !st.Attached // whoever does not answer is looked into again
+	})
 	r.k.states, r.k.asked = states, asked
 	sortAttachments(r.result.Attachments)
 }

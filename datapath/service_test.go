@@ -300,7 +300,7 @@ func TestPolicy(t *testing.T) {
 	check("ingress", a, "udp", 1, 80, false)
 	check("ingress", c, "tcp", 1, 80, false)
 	check("ingress leaves egress open", b, "tcp", 2, 81, true)
-	if silent := r.silent(a.NS, addr(1, 0).String()); len(silent) == 0 {
+	if silent := r.silent(a.NS, addr(1, 0).String(), 300*time.Millisecond); len(silent) == 0 {
 		t.Error("ingress: ICMP passed, which no rule allows")
 	}
 	r.settled(s)

@@ -47,7 +47,9 @@ type Link struct {
 	Index int // as read
 	Peer  int // as read, of a veth: the other end's index in its namespace
 	Up    bool
-	Kind  string // as read: "veth", "tun", ...
+	// Carrier is whether it can carry packets, as read: a veth whose other end is down cannot.
+	Carrier bool
+	Kind    string // as read: "veth", "tun", ...
 }
 
 // Addr is an address on a link.
@@ -138,7 +140,7 @@ func (s *Space) Reload() error {
 		s.names[a.Index] = a.Name
 		s.Links[a.Name] = Link{
 			Name: a.Name, Alias: a.Alias, MTU: a.MTU, Index: a.Index,
-			Peer: a.ParentIndex, Up: a.Flags&net.FlagUp != 0, Kind: l.Type(),
+			Peer: a.ParentIndex, Up: a.Flags&net.FlagUp != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, Kind: l.Type(),
 		}
 	}
 	for _, read := range []func() error{s.readAddrs, s.readNeighbours, s.readRoutes, s.readRules} {

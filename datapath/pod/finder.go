@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ import (
 // Config is where a Finder looks. Zero values are those of a node's agent that shares the host's process IDs.
 type Config struct {
 	Sockets []string // of container runtimes, the first that exists counts; default: containerd's, CRI-O's
-	Root    string   // the host's root directory as seen from here; default /proc/1/root
+	Root    string   // the host's root directory as seen from here; default /proc/1/root, or / where that cannot be read
 	Proc    string   // default /proc
 	Log     *slog.Logger
 }
@@ -42,18 +43,23 @@ func NewFinder(cfg Config) (*Finder, error) {
 	}
 	if cfg.Root == "" {
 		cfg.Root = "/proc/1/root"
+		if _, err := os.Stat(cfg.Root + "/."); err != nil {
+			cfg.Root = "/" // not in a container, and not allowed to look at process 1
+		}
 	}
 	if cfg.Proc == "" {
 		cfg.Proc = "/proc"
 	}
 	f := &Finder{cfg: cfg, host: map[uint64]bool{}, held: map[string]*Sandbox{}}
-	for _, path := range []string{"/proc/thread-self/ns/net", filepath.Join(cfg.Proc, "1/ns/net")} {
-		ns, err := netns.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("look at the host's network namespace: %w", err)
-		}
-		f.host[ns.Inode()] = true
-		_ = ns.Close()
+	own, err := netns.Current() // the agent runs in the host's
+	if err != nil {
+		return nil, fmt.Errorf("look at the host's network namespace: %w", err)
+	}
+	f.host[own.Inode()] = true
+	_ = own.Close()
+	if first, err := netns.Open(filepath.Join(cfg.Proc, "1/ns/net")); err == nil {
+		f.host[first.Inode()] = true
+		_ = first.Close()
 	}
 	return f, nil
 }

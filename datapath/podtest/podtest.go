@@ -53,6 +53,7 @@ func NewNode(t testing.TB) *Node {
 	br := linkOf(t, h, "cni0")
 	addAddr(t, h, br, "10.244.0.1/16")
 	addAddr(t, h, br, "fd00:244::1/64")
+	quiet(t, h, br)
 	must(t, h.LinkSetUp(br))
 	must(t, h.LinkSetUp(linkOf(t, h, "lo")))
 	return n
@@ -90,11 +91,13 @@ func (n *Node) Pod(t testing.TB, uid string) *Pod {
 	must(t, hn.LinkAdd(&netlink.Veth{LinkAttrs: attrs(host), PeerName: "eth0", PeerNamespace: netlink.NsFd(p.NS.FD())}))
 	hl := linkOf(t, hn, host)
 	must(t, hn.LinkSetMaster(hl, linkOf(t, hn, "cni0")))
+	quiet(t, hn, hl)
 	must(t, hn.LinkSetUp(hl))
 	must(t, h.LinkSetUp(linkOf(t, h, "lo")))
 	eth := linkOf(t, h, "eth0")
 	addAddr(t, h, eth, p.IPs[0].String()+"/16")
 	addAddr(t, h, eth, p.IPs[1].String()+"/64")
+	quiet(t, h, eth)
 	must(t, h.LinkSetUp(eth))
 	for _, four := range []bool{true, false} {
 		must(t, h.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: n.Gateway[four].AsSlice()}))
@@ -126,6 +129,10 @@ func Snapshot(t testing.TB, ns *netns.NS) string {
 	} {
 		out, err := Run(ns, args[0], args[1:]...)
 		must(t, err)
+		// Whether a link carries is told with a delay.
+		for _, state := range []string{"NO-CARRIER,", ",LOWER_UP", " state UP", " state DOWN", " state LOWERLAYERDOWN", " state UNKNOWN"} {
+			out = strings.ReplaceAll(out, state, "")
+		}
 		fmt.Fprintf(&b, "# %s\n%s", strings.Join(args, " "), out)
 	}
 	must(t, ns.Do(func() error { return sysctls(&b) }))
@@ -230,6 +237,12 @@ func handle(t testing.TB, ns *netns.NS) *netlink.Handle {
 	h, err := ns.Netlink()
 	must(t, err)
 	return h
+}
+
+// quiet keeps a link from giving itself an IPv6 address, which it would only have a second later.
+func quiet(t testing.TB, h *netlink.Handle, l netlink.Link) {
+	t.Helper()
+	must(t, h.LinkSetIP6AddrGenMode(l, 1)) // IN6_ADDR_GEN_MODE_NONE
 }
 
 func linkOf(t testing.TB, h *netlink.Handle, name string) netlink.Link {

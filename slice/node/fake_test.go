@@ -168,7 +168,7 @@ type fakeKernel struct {
 
 func (f *fakeKernel) Namespaces(context.Context, []plan.Slice) (int, error) { return 0, nil }
 
-func (f *fakeKernel) Apply(_ context.Context, want []plan.Slice) (datapath.Result, error) {
+func (f *fakeKernel) Apply(_ context.Context, want []plan.Slice, _ datapath.How) (datapath.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.want = want
@@ -195,6 +195,8 @@ func (f *fakeKernel) Purge(context.Context) error {
 	f.purged = true
 	return nil
 }
+
+func (f *fakeKernel) Drops() map[string]map[string]uint64 { return nil }
 
 func (f *fakeKernel) Watch(ctx context.Context, changed func()) error {
 	f.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/datapath/pod"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
@@ -93,6 +94,7 @@ func (a *agent) loop(ctx context.Context) error {
 	look := time.NewTicker(a.cfg.Timing.Tunnel)
 	defer look.Stop()
 	for {
+		how := datapath.Quick
 		var soon <-chan time.Time
 		if d := a.eager(time.Now()); d > 0 {
 			soon = time.After(d)
@@ -110,8 +112,12 @@ func (a *agent) loop(ctx context.Context) error {
 			}
 		case <-a.wake:
 		case <-check.C:
+			how = datapath.Thorough
 		}
-		a.reconcile(ctx)
+		a.reconcile(ctx, how)
+		if how == datapath.Quick {
+			continue // the next thorough one comes when it was to come
+		}
 		check.Reset(a.cfg.Timing.Check - rand.N(a.cfg.Timing.Check/5))
 	}
 }
@@ -146,7 +152,7 @@ func (a *agent) eager(now time.Time) time.Duration {
 }
 
 // reconcile is one round: compile, tunnel, kernel.
-func (a *agent) reconcile(ctx context.Context) {
+func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	a.mu.Lock()
 	in := a.intent
 	a.mu.Unlock()
@@ -185,7 +191,7 @@ func (a *agent) reconcile(ctx context.Context) {
 		a.dropKeys(ctx, in)
 	}
 	problems = append(problems, told.Problems...)
-	res, err := a.cfg.Datapath.Apply(ctx, want.Slices)
+	res, err := a.cfg.Datapath.Apply(ctx, want.Slices, how)
 	if err != nil {
 		fail("SliceFailed", "see the agent's log", err)
 	}

@@ -58,12 +58,14 @@ var (
 		[]string{"slice", "reason"}, nil)
 	descConnected = prometheus.NewDesc("seaway_agent_controller_connected", "1 while the controller is heard.", nil, nil)
 	descProblems  = prometheus.NewDesc("seaway_agent_problems", "What a person must act on.", []string{"reason"}, nil)
-	descRev       = prometheus.NewDesc("seaway_agent_intent_revision", "Newest intent fully applied.", nil, nil)
+	descDropped   = prometheus.NewDesc("seaway_agent_dropped_packets_total", "Packets that a slice's rules dropped or refused, by rule.",
+		[]string{"slice", "rule"}, nil)
+	descRev = prometheus.NewDesc("seaway_agent_intent_revision", "Newest intent fully applied.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAttachments, descConnected, descProblems, descRev} {
+	for _, d := range []*prometheus.Desc{descAttachments, descConnected, descProblems, descDropped, descRev} {
 		ch <- d
 	}
 }
@@ -92,6 +94,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descProblems, n, k)
 	}
 	gauge(descRev, float64(st.IntentRev))
+	for slice, rules := range c.a.cfg.Datapath.Drops() {
+		for rule, n := range rules {
+			ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(n), slice, rule)
+		}
+	}
 	if connected {
 		gauge(descConnected, 1)
 	} else {

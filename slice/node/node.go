@@ -73,8 +73,10 @@ type Tunnel interface {
 // Datapath is the node's kernel: [datapath.Kernel], or a test's.
 type Datapath interface {
 	Namespaces(ctx context.Context, want []plan.Slice) (ops int, err error)
-	Apply(ctx context.Context, want []plan.Slice) (datapath.Result, error)
+	Apply(ctx context.Context, want []plan.Slice, how datapath.How) (datapath.Result, error)
 	Purge(ctx context.Context) error
+	// Drops counts packets dropped or refused, by slice and rule.
+	Drops() map[string]map[string]uint64
 }
 
 // Pods tells of new sandboxes: pod.Finder, or a test's.
