@@ -58,8 +58,8 @@ func (p *paths) initiation(using netip.AddrPort, now int64) []attempt {
 	p.unanswered++
 	healthy := using.IsValid() && k == 0 && now-p.received < silence
 	switch {
-	case healthy && p.relayed(using):
-		return []attempt{{to: add(direct, using)}}
+	case healthy && len(direct) > 0 && p.relayed(using):
+		return []attempt{{to: direct}, {to: []netip.AddrPort{using}, after: relayHandicap}}
 	case healthy:
 		return []attempt{{to: []netip.AddrPort{using}}}
 	}

@@ -40,7 +40,7 @@ func TestInitiation(t *testing.T) {
 		"no ways, never heard":                      {paths{}, none, nil},
 		"no ways, dialled in":                       {paths{received: now - second}, roamed, []attempt{{to: list(roamed)}}},
 		"in use":                                    {paths{ways: ways(d1, r1), received: now - second}, d1, []attempt{{to: list(d1)}}},
-		"in use by relay: direct ones too":          {paths{ways: ways(d1, r1, r2), received: now - second}, r1, []attempt{{to: list(d1, r1)}}},
+		"in use by relay: direct ones too":          {paths{ways: ways(d1, r1, r2), received: now - second}, r1, []attempt{{to: list(d1)}, {to: list(r1), after: relayHandicap}}},
 		"in use but silent":                         {paths{ways: ways(d1, r1), received: now - silence}, d1, []attempt{{to: list(d1)}, {to: list(r1), after: relayHandicap}}},
 		"unanswered: all at once":                   {paths{ways: ways(d1, r1), received: now - second, unanswered: 1}, d1, []attempt{{to: list(d1, r1)}}},
 		"unanswered often: one at a time":           {paths{ways: ways(d1, r1), unanswered: 3}, none, []attempt{{to: list(r1)}}},

@@ -142,13 +142,10 @@ func (p *Port) sendHandshake(b []byte, e *Endpoint) error {
 		return nil
 	}
 	p.sw.mu.Lock()
-	attempts, ok := p.sw.t.outgoing(p.dev, b, m, e, p.sw.now())
+	attempts, answer := p.sw.t.outgoing(p.dev, b, m, e, p.sw.now())
 	p.sw.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	if attempts == nil {
-		return p.sw.write([][]byte{b}, e, true)
+	if answer != nil {
+		return p.sw.write([][]byte{b}, answer, true)
 	}
 	for _, a := range attempts {
 		if a.after == 0 {

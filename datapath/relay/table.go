@@ -120,6 +120,7 @@ type table struct {
 	flows   int
 	swept   int64                    // when expired indexes were last removed
 	recent  map[[mac1Size]byte]int64 // mac1 of initiations for devices here → when they came
+	callers map[uint32]caller        // their sender index → where they came from
 	limit   limiter
 	drops   [reasons]atomic.Uint64
 	dirty   bool // something worth persisting changed
@@ -127,7 +128,15 @@ type table struct {
 
 func newTable() *table {
 	return &table{devices: map[string]*device{}, targets: map[fleet.Key]*target{}, known: map[netip.Addr]bool{}, index: map[uint32]*entry{},
-		recent: map[[mac1Size]byte]int64{}}
+		recent: map[[mac1Size]byte]int64{}, callers: map[uint32]caller{}}
+}
+
+// caller is where an initiation came from. WireGuard answers to where it heard the peer last, which by then may be
+// another place, if data of an older session arrive all the time; the way by which this handshake came is the one
+// that it must return by, because a relay on it waits for the answer.
+type caller struct {
+	from *Endpoint
+	at   int64
 }
 
 // verdict says what to do with a packet: hand it to dev, send it to each of to, or drop it (both empty).
@@ -192,6 +201,9 @@ func (t *table) initiation(p []byte, m message, from *Endpoint, now int64) verdi
 			if t.again([mac1Size]byte(p[mac1Initiation:]), now) {
 				return t.drop(dropDuplicate)
 			}
+			if c, ok := t.callers[m.sender]; !ok || now-c.at >= halfOpen {
+				t.callers[m.sender] = caller{from, now}
+			}
 			return verdict{dev: d}
 		}
 	}
@@ -212,6 +224,7 @@ func (t *table) again(mac [mac1Size]byte, now int64) bool {
 	}
 	if len(t.recent) >= maxRecent {
 		clear(t.recent)
+		clear(t.callers)
 	}
 	t.recent[mac] = now
 	return false
@@ -336,8 +349,9 @@ func (t *table) answer(f *flow, m message, from *Endpoint, now int64) verdict {
 	return verdict{to: []*Endpoint{f.a.home}}
 }
 
-// outgoing decides about a handshake message that a local device sends. ok is false if it must not leave.
-func (t *table) outgoing(d *device, p []byte, m message, to *Endpoint, now int64) (out []attempt, ok bool) {
+// outgoing decides about a handshake message that a local device sends to an endpoint. An initiation goes where the
+// attempts say, a response to the endpoint that is returned; neither: it must not leave.
+func (t *table) outgoing(d *device, p []byte, m message, to *Endpoint, now int64) ([]attempt, *Endpoint) {
 	off := mac1Initiation
 	if m.kind == typeResponse {
 		off = mac1Response
@@ -351,27 +365,29 @@ func (t *table) outgoing(d *device, p []byte, m message, to *Endpoint, now int64
 	}
 	if e := t.lookup(m.sender, now); e != nil && (e.dev != d || m.kind == typeInitiation) {
 		t.drop(dropCollision)
-		return nil, false // WireGuard tries again with another index
+		return nil, nil // WireGuard tries again with another index
 	}
 	t.remove(m.sender)
 	t.index[m.sender] = &entry{dev: d, peer: pr, deadline: now + lifetime}
 	if m.kind == typeResponse {
+		if c, ok := t.callers[m.receiver]; ok {
+			to = c.from
+		}
 		t.index[m.sender].session = d.begin(m.receiver, pr, to, now)
 		if pr != nil {
 			pr.paths.received = now
 			t.use(pr, to)
 		}
-		return nil, true
+		return nil, to
 	}
 	if pr == nil { // just removed: WireGuard's last gasp
-		return nil, to.addr.IsValid()
+		return nil, nil
 	}
-	out = pr.paths.initiation(pr.endpoint(), now)
+	out := pr.paths.initiation(pr.endpoint(), now)
 	if len(out) == 0 {
 		t.drop(dropNoPath)
-		return nil, false
 	}
-	return out, true
+	return out, nil
 }
 
 // use notes where WireGuard sends a peer's packets.
@@ -408,6 +424,11 @@ func (t *table) sweep(now int64) {
 	for m, seen := range t.recent {
 		if now-seen >= halfOpen {
 			delete(t.recent, m)
+		}
+	}
+	for i, c := range t.callers {
+		if now-c.at >= halfOpen {
+			delete(t.callers, i)
 		}
 	}
 	t.limit.forget(now)

@@ -240,9 +240,9 @@ func TestLimits(t *testing.T) {
 func TestLocalIndexes(t *testing.T) {
 	w := newWorld(t)
 	init := forge(typeInitiation, 50, 0, key(2))
-	out, ok := w.outgoing(w.dev, init, parse(init), &Endpoint{}, w.now)
-	if !ok || len(out) != 1 || out[0].to[0] != x1.addr {
-		t.Fatalf("initiation goes to %v %v, want the peer's path", out, ok)
+	out, _ := w.outgoing(w.dev, init, parse(init), &Endpoint{}, w.now)
+	if len(out) != 1 || out[0].to[0] != x1.addr {
+		t.Fatalf("initiation goes to %v, want the peer's path", out)
 	}
 	if v := w.in(forge(typeResponse, 60, 50, key(1)), x1); v.dev != w.dev {
 		t.Fatalf("the answer is %s", v)
@@ -260,7 +260,7 @@ func TestLocalIndexes(t *testing.T) {
 	w.drops(forge(typeInitiation, 50, 0, key(3)), x2, dropCollision)
 	other := &device{slice: "other", key: key(5), mac: newMac1(key(5))}
 	for name, p := range map[string][]byte{"initiation": forge(typeInitiation, 50, 0, key(2)), "response": forge(typeResponse, 50, 3, key(2))} {
-		if _, ok := w.outgoing(other, p, parse(p), x1, w.now); ok {
+		if out, to := w.outgoing(other, p, parse(p), x1, w.now); out != nil || to != nil {
 			t.Errorf("another device's %s with the same index left", name)
 		}
 	}
@@ -269,6 +269,10 @@ func TestLocalIndexes(t *testing.T) {
 	}
 	if v := w.in(forge(typeInitiation, 99, 0, key(1)), stranger); v.dev != w.dev {
 		t.Errorf("an initiation that names the device: %s", v)
+	}
+	answer := forge(typeResponse, 51, 99, key(2))
+	if _, to := w.outgoing(w.dev, answer, parse(answer), x2, w.now); to.addr != stranger.addr {
+		t.Errorf("the answer to it goes to %v, want to where it came from", to.addr)
 	}
 }
 
