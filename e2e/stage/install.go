@@ -118,7 +118,7 @@ func (s *Stage) Uninstall(ctx context.Context) error {
 		if installed, err := s.installed(ctx, m); err != nil || installed == "" {
 			return err
 		}
-		_, err := s.Seawayctl(ctx, m, "uninstall", "--yes")
+		_, err := s.Seawayctl(ctx, m, "uninstall")
 		return err
 	})
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *Stage) Uninstall(ctx context.Context) error {
 	if installed, err := s.installed(ctx, Hub); err != nil || installed == "" {
 		return err
 	}
-	_, err = s.Seawayctl(ctx, Hub, "uninstall", "hub", "--yes")
+	_, err = s.Seawayctl(ctx, Hub, "uninstall", "hub")
 	return err
 }
 

@@ -133,7 +133,7 @@ func TestInstallDoesOnlyWhatIsMissing(t *testing.T) {
 	if f := run("localhost/seaway:1 localhost/seaway:1"); f.did("seaway install") || f.did("seaway join") {
 		t.Errorf("all there: %q", f.ran)
 	}
-	if f := run("localhost/seaway:0"); !f.did("seaway uninstall --yes") || !f.did("seaway install hub") {
+	if f := run("localhost/seaway:0"); !f.did("seaway uninstall") || !f.did("seaway install hub") {
 		t.Errorf("another build: %q", f.ran)
 	}
 }

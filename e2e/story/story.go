@@ -118,6 +118,7 @@ type play struct {
 
 func (p *play) begin(env *testscript.Env) error {
 	env.Defer(p.end)
+	env.Setenv("IMAGE", p.stage.Image)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -191,11 +192,31 @@ func (p *play) files(args []string) []string {
 	return out
 }
 
+// paths makes the story's own files absolute; machines have the same /tmp as the host.
+func (p *play) paths(args []string) []string {
+	out := append([]string(nil), args...)
+	for i, a := range out {
+		if p.script == nil || strings.ContainsAny(a, " /") {
+			continue
+		}
+		if f := p.script.MkAbs(a); strings.Contains(a, ".") && isFile(f) {
+			out[i] = f
+		}
+	}
+	return out
+}
+
+func isFile(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular()
+}
+
 func on(p *play, ctx context.Context, args []string) (string, error) {
 	if len(args) < 2 {
 		return "", misused("want machines and a command")
 	}
-	return eachOf(args[0], func(m string) (string, error) { return p.stage.Machine(ctx, m, args[1:]...) })
+	line := p.paths(args[1:])
+	return eachOf(args[0], func(m string) (string, error) { return p.stage.Machine(ctx, m, line...) })
 }
 
 func from(p *play, ctx context.Context, args []string) (string, error) {
