@@ -226,6 +226,7 @@ func (r *run) sweep(ctx context.Context) {
 // remove takes a slice's namespace away. Its links went before.
 func (r *run) remove(s *sliceRun) {
 	r.k.log.Info("slice removed", "slice", s.Name)
+	r.k.unwatch(s.Name)
 	if err := netns.Remove(s.NetNS); err != nil {
 		r.problem("DetachFailed", "slice "+s.Name, err)
 		return
@@ -235,6 +236,9 @@ func (r *run) remove(s *sliceRun) {
 
 // apply makes one slice: first its rules, so that no packet ever passes unchecked, then links, then routes.
 func (r *run) apply(s *sliceRun) {
+	if err := r.k.watch(s.Name, s.ns); err != nil {
+		r.problem("SliceFailed", "slice "+s.Name, err)
+	}
 	ops, err := nft.Apply(s.ns, nft.Compile(s.Slice), r.k.memo(s.ns))
 	r.result.Ops += ops
 	if err != nil {

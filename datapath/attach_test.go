@@ -396,6 +396,43 @@ func TestTunnelDevice(t *testing.T) {
 	r.settled(s)
 }
 
+// TestWatch: the tunnel's device is noticed coming and going, and what watches lets go of a slice that is removed.
+func TestWatch(t *testing.T) {
+	r := newRig(t)
+	s := r.slice("pay", "10.77.0.0/16")
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, done := make(chan struct{}, 100), make(chan error, 1)
+	go func() { done <- r.kernel.Watch(ctx, func() { seen <- struct{}{} }) }()
+	wait := func(what string) {
+		t.Helper()
+		select {
+		case <-seen:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s was not noticed", what)
+		}
+	}
+	r.apply(s)
+	ns := r.open(s)
+	for n := 0; len(seen) == 0; n++ { // the watch begins some time after its goroutine does
+		r.apply(s)
+		podtest.Tun(t, ns, plan.TunLink)
+		r.run(ns, "ip link del wg0")
+		if n > 1000 {
+			t.Fatal("the device was never noticed")
+		}
+	}
+	for len(seen) > 0 {
+		<-seen
+	}
+	podtest.Tun(t, ns, plan.TunLink)
+	wait("the device's coming")
+	r.apply()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestQuick: a quick look costs nothing where nothing changed, sees what changes outside the pods, new pods, new
 // sandboxes and links that lost their other end; what happens inside a pod it leaves to a thorough one.
 func TestQuick(t *testing.T) {

@@ -62,6 +62,10 @@ type Kernel struct {
 	asked  map[string]time.Time         // when a pod's attachment was first asked for
 	memos  map[uint64]*nft.Memo         // by the namespace's inode
 	found  map[string]seen              // pods whose side was right when last looked at, by slice and pod UID
+
+	changed  func() // see Watch
+	watches  map[string]watch
+	watchers sync.WaitGroup
 }
 
 // How says how much Apply trusts what it saw before.
@@ -95,7 +99,7 @@ func New(cfg Config) *Kernel {
 	k := &Kernel{
 		dir: cfg.NetNSDir, pods: cfg.Sandboxes, log: cfg.Log,
 		states: map[string]*fleet.Attachment{}, asked: map[string]time.Time{}, memos: map[uint64]*nft.Memo{},
-		found: map[string]seen{},
+		found: map[string]seen{}, watches: map[string]watch{},
 	}
 	if k.dir == "" {
 		k.dir = plan.NetNSDir

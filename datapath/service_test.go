@@ -112,6 +112,34 @@ func TestBackendLeaves(t *testing.T) {
 	}
 }
 
+// TestUDPFollows: a client that goes on sending from one port is sent to the new backend when the old one leaves.
+func TestUDPFollows(t *testing.T) {
+	r := newRig(t)
+	a, b, d := r.pod("a"), r.pod("b"), r.pod("d")
+	podtest.Serve(t, b.NS, "b", "udp", addrPort("[::]:8080"))
+	podtest.Serve(t, d.NS, "d", "udp", addrPort("[::]:8080"))
+	s := r.slice("pay", dual, a, b, d)
+	for _, c := range []struct{ ip, b, d string }{
+		{"10.77.1.1", "10.77.0.6:8080", "10.77.0.7:8080"}, {"fd77::1:1", "[fd77::6]:8080", "[fd77::7]:8080"},
+	} {
+		with := func(backend string) {
+			bal := balance(c.ip, 53, backend)
+			bal.Protocol = fleet.UDP
+			s.Services = []plan.Balance{bal}
+			r.apply(s)
+		}
+		with(c.b)
+		conn := podtest.DialUDP(t, a.NS, netip.AddrPortFrom(netip.MustParseAddr(c.ip), 53))
+		if got, err := conn.Ask(); err != nil || !strings.HasPrefix(got, "b ") {
+			t.Fatalf("%q, %v", got, err)
+		}
+		with(c.d)
+		if got, err := conn.Ask(); err != nil || !strings.HasPrefix(got, "d ") {
+			t.Errorf("after the backend left: %q, %v; want an answer from d", got, err)
+		}
+	}
+}
+
 // TestNoBackend: a service without backends, a port that it does not have, an address that nobody has: an error at
 // once instead of a hang.
 func TestNoBackend(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -76,6 +77,11 @@ func Apply(ns *netns.NS, want *Table, memo *Memo) (ops int, err error) {
 		if n > 0 {
 			sent++
 		}
+		if d.moved {
+			if err := forgetFlows(ns, want); err != nil {
+				return d.ops, err
+			}
+		}
 	}
 	after, err := generation(ns)
 	if err != nil {
@@ -114,6 +120,7 @@ type differ struct {
 	want  *Table
 	have  *state
 	ops   int
+	moved bool // a slot lost its backend
 }
 
 // read reads the table; without one everything is empty.
@@ -309,6 +316,7 @@ func (d *differ) elements(name string) error {
 			add = append(add, want.element(k))
 		}
 	}
+	d.moved = d.moved || len(del) > 0 && strings.HasPrefix(name, "slot")
 	return d.change(name, del, add)
 }
 

@@ -175,15 +175,20 @@ func (t *Table) balancer(slots int, affinity int32) string {
 
 // stale tells of a client's remembered backend whether it is none of its service's any more.
 func (t *Table) stale(f family) func(key, value []byte) bool {
-	current := map[string]bool{}
-	n := int(f.size()) + 8
-	for k, v := range t.Sets["slot"+f.suffix].Elements {
-		current[k[:n]+v] = true
-	}
+	current, n := t.current(f), int(f.size())+8
 	return func(key, value []byte) bool {
 		client := int(f.size())
 		return len(key) != client+n || !current[string(key[client:])+string(value)]
 	}
+}
+
+// current holds every service's every backend: address, protocol, port of the one and address, port of the other.
+func (t *Table) current(f family) map[string]bool {
+	out, n := map[string]bool{}, int(f.size())+8
+	for k, v := range t.Sets["slot"+f.suffix].Elements {
+		out[k[:n]+v] = true
+	}
+	return out
 }
 
 func pair(a, b nftables.SetDatatype) nftables.SetDatatype { return nftables.MustConcatSetType(a, b) }

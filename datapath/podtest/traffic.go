@@ -79,7 +79,7 @@ func answer(c net.Conn, name string) {
 	}
 }
 
-// Conn is an open TCP connection from inside a namespace to a server made by Serve.
+// Conn is an open connection (TCP, or a UDP socket that keeps its port) from inside a namespace to a server made by Serve.
 type Conn struct {
 	c net.Conn
 	r *bufio.Reader
@@ -98,11 +98,25 @@ func Dial(ns *netns.NS, to netip.AddrPort) (*Conn, error) {
 	return &Conn{c: c, r: bufio.NewReader(c)}, nil
 }
 
+// DialUDP opens a UDP socket that keeps its port.
+func DialUDP(t testing.TB, ns *netns.NS, to netip.AddrPort) *Conn {
+	t.Helper()
+	var c net.Conn
+	must(t, ns.Do(func() (err error) { c, err = net.Dial("udp", to.String()); return err }))
+	t.Cleanup(func() { _ = c.Close() })
+	return &Conn{c: c}
+}
+
 // Ask sends a line and returns the answer.
 func (c *Conn) Ask() (string, error) {
 	_ = c.c.SetDeadline(time.Now().Add(answerWait))
 	if _, err := fmt.Fprintln(c.c, "?"); err != nil {
 		return "", err
+	}
+	if c.r == nil {
+		buf := make([]byte, 2048)
+		n, err := c.c.Read(buf)
+		return string(buf[:n]), err
 	}
 	s, err := c.r.ReadString('\n')
 	return strings.TrimSpace(s), err

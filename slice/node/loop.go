@@ -67,20 +67,30 @@ func (a *agent) set(in *fleet.Intent) {
 	poke(a.wake)
 }
 
-// watch notes that sandboxes come and go.
-func (a *agent) watch(ctx context.Context) error {
+// watchSandboxes notes that sandboxes come and go.
+func (a *agent) watchSandboxes(ctx context.Context) error {
+	return a.keepWatching(ctx, "new sandboxes", a.cfg.Pods.Watch, func() {
+		a.mu.Lock()
+		a.sandboxes = time.Now()
+		a.mu.Unlock()
+		poke(a.wake)
+	})
+}
+
+// watchDevices notes that the tunnel's devices come and go.
+func (a *agent) watchDevices(ctx context.Context) error {
+	return a.keepWatching(ctx, "tunnel devices", a.cfg.Datapath.Watch, func() { poke(a.wake) })
+}
+
+// keepWatching watches until ctx ends, again if it breaks. Without it things are seen at the next check: later, not
+// never.
+func (a *agent) keepWatching(ctx context.Context, what string, watch func(context.Context, func()) error, changed func()) error {
 	for attempt := 0; ; attempt++ {
-		err := a.cfg.Pods.Watch(ctx, func() {
-			a.mu.Lock()
-			a.sandboxes = time.Now()
-			a.mu.Unlock()
-			poke(a.wake)
-		})
+		err := watch(ctx, changed)
 		if ctx.Err() != nil {
 			return nil
 		}
-		// Without it pods are attached at the next check: later, not never.
-		a.log.Warn("new sandboxes are not seen at once", "err", err)
+		a.log.Warn("not seen at once", "what", what, "err", err)
 		if !wait(ctx, backoff(attempt)) {
 			return nil
 		}
@@ -91,7 +101,7 @@ func (a *agent) watch(ctx context.Context) error {
 func (a *agent) loop(ctx context.Context) error {
 	check := time.NewTimer(0)
 	defer check.Stop()
-	look := time.NewTicker(a.cfg.Timing.Tunnel)
+	look := time.NewTimer(a.cfg.Timing.Tunnel)
 	defer look.Stop()
 	for {
 		how := datapath.Quick
@@ -107,7 +117,9 @@ func (a *agent) loop(ctx context.Context) error {
 				continue
 			}
 		case <-look.C:
-			if !a.lookAtTunnel(ctx) {
+			again := a.lookAtTunnel(ctx)
+			look.Reset(a.nextLook())
+			if !again {
 				continue
 			}
 		case <-a.wake:
@@ -115,6 +127,9 @@ func (a *agent) loop(ctx context.Context) error {
 			how = datapath.Thorough
 		}
 		a.reconcile(ctx, how)
+		if soon := a.nextLook(); soon < a.cfg.Timing.Tunnel {
+			look.Reset(soon)
+		}
 		if how == datapath.Quick {
 			continue // the next thorough one comes when it was to come
 		}
@@ -187,6 +202,9 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	told, err := a.cfg.Tunnel.Put(ctx, want.Tunnel)
 	if err != nil {
 		fail("TunnelDown", tunnelNext, err)
+		a.mu.Lock()
+		a.tunnelDown = true
+		a.mu.Unlock()
 	} else {
 		a.dropKeys(ctx, in)
 	}
@@ -296,10 +314,14 @@ func (a *agent) dropKeys(ctx context.Context, in *fleet.Intent) {
 }
 
 // lookAtTunnel reads the tunnel's state and tells whether it needs to be told everything again.
-func (a *agent) lookAtTunnel(ctx context.Context) (restarted bool) {
+func (a *agent) lookAtTunnel(ctx context.Context) (again bool) {
 	st, err := a.cfg.Tunnel.Status(ctx)
 	if err != nil {
-		return false // the next round says so
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		again = !a.tunnelDown // to say so
+		a.tunnelDown = true
+		return again
 	}
 	var peers []fleet.PeerState
 	for _, d := range st.Devices {
@@ -310,13 +332,27 @@ func (a *agent) lookAtTunnel(ctx context.Context) (restarted bool) {
 	})
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	restarted = !a.tunnel.Started.IsZero() && !a.tunnel.Started.Equal(st.Started)
+	again = a.tunnelDown || !a.tunnel.Started.IsZero() && !a.tunnel.Started.Equal(st.Started)
+	a.tunnelDown = false
 	if a.tunnel.Driver != st.Driver || !slices.EqualFunc(a.peers, peers, samePath) {
 		poke(a.dirty)
 	}
 	a.tunnel, a.peers = st, peers
-	return restarted
+	return again
 }
+
+// nextLook says in how long to look at the tunnel: soon, while it is down.
+func (a *agent) nextLook() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tunnelDown {
+		return min(a.cfg.Timing.Tunnel, tunnelDownLook)
+	}
+	return a.cfg.Timing.Tunnel
+}
+
+// tunnelDownLook is how often a tunnel that is down is looked for. Its devices went with it, so each moment counts.
+const tunnelDownLook = 250 * time.Millisecond
 
 // samePath tells whether nothing but counters moved.
 func samePath(x, y fleet.PeerState) bool {

@@ -75,6 +75,8 @@ type Datapath interface {
 	Namespaces(ctx context.Context, want []plan.Slice) (ops int, err error)
 	Apply(ctx context.Context, want []plan.Slice, how datapath.How) (datapath.Result, error)
 	Purge(ctx context.Context) error
+	// Watch calls changed when a tunnel's device comes or goes, until ctx ends.
+	Watch(ctx context.Context, changed func()) error
 	// Drops counts packets dropped or refused, by slice and rule.
 	Drops() map[string]map[string]uint64
 }
@@ -140,7 +142,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a.restore()
 	return a.run(ctx, map[string]func(context.Context) error{
-		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "watch": a.watch, "debug": a.debug,
+		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug,
 	})
 }
 
@@ -182,6 +184,7 @@ type agent struct {
 	applied     uint64        // Rev of the newest intent fully applied
 	keys        map[string]fleet.Key
 	tunnel      tunnel.Status
+	tunnelDown  bool
 	peers       []fleet.PeerState    // of all slices, sorted
 	unused      map[string]time.Time // keys of slices that are not here any more, since when
 	attachments []fleet.Attachment

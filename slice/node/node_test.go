@@ -172,6 +172,13 @@ func TestTunnelRestarts(t *testing.T) {
 		b.tunnel.down, b.tunnel.started = false, time.Now()
 		puts := len(b.tunnel.puts)
 		b.tunnel.mu.Unlock()
+		time.Sleep(300 * time.Millisecond)
+		b.tunnel.mu.Lock()
+		if len(b.tunnel.puts) == puts {
+			t.Error("a tunnel that came back was not told again within 300 ms")
+		}
+		b.tunnel.started, puts = time.Now(), len(b.tunnel.puts) // a restart too short to be seen as an absence
+		b.tunnel.mu.Unlock()
 		time.Sleep(5100 * time.Millisecond)
 		b.tunnel.mu.Lock()
 		defer b.tunnel.mu.Unlock()
