@@ -89,7 +89,7 @@ type local struct {
 
 // AddToScheme registers the kinds that the Reconciler's client must know.
 func AddToScheme(s *runtime.Scheme) error {
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, mcs.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, mcs.Install} {
 		if err := add(s); err != nil {
 			return err
 		}
