@@ -116,14 +116,14 @@ func (s *server) apply() (changes int) {
 	return changes
 }
 
-// purge removes every trace: devices, links, keys, files.
+// purge removes every trace: devices, links, keys, files. The socket goes when the process ends.
 func (s *server) purge() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.want = plan.Tunnel{}
 	s.apply()
 	s.sw.Memory() // nothing is left to be written down
-	err := errors.Join(s.files.remove(wantFile, sessionsFile), s.keys.removeAll())
+	err := errors.Join(s.files.remove(wantFile, sessionsFile, lockFile), s.keys.removeAll())
 	for _, p := range s.problems {
 		err = errors.Join(err, fmt.Errorf("%s: %s", p.Where, p.Message))
 	}

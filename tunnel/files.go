@@ -16,6 +16,7 @@ import (
 const (
 	wantFile     = "tunnel.json"          // the plan.Tunnel last accepted
 	sessionsFile = "tunnel-sessions.json" // relay.Switch.Memory
+	lockFile     = "tunnel.lock"          // held by the one process that serves the node
 )
 
 // files are the process's files in one directory, replaced whole.

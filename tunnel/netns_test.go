@@ -288,3 +288,79 @@ func TestPrivateBoth(t *testing.T) {
 	s.moves(t, 5*time.Second)
 	t.Logf("relay killed and restarted: data flow again after %v", time.Since(start))
 }
+
+// TestTwoSlicesOnePrefix: two slices with the same addresses share the node's one port, over IPv6, and neither hears
+// the other. Purging one node leaves nothing of it.
+func TestTwoSlicesOnePrefix(t *testing.T) {
+	r := newInternet(t)
+	a, b := r.machine("c1/a"), r.machine("c2/b")
+	netnstest.Veth(a.host, "eth6", b.host, "eth6")
+	a.host.IP("addr add 2001:db8::1/64 dev eth6 nodad")
+	b.host.IP("addr add 2001:db8::2/64 dev eth6 nodad")
+	r.cut(a, b)
+	r.cut(b, a)
+	six := func(s string) []plan.Path {
+		return []plan.Path{{Endpoint: netip.AddrPortFrom(netip.MustParseAddr(s), fleet.DefaultPort)}}
+	}
+	for _, s := range []string{"pay", "web"} {
+		join(s, a, b, a.slice(s, "10.77.1.1/32"), b.slice(s, "10.77.2.1/32"), six("2001:db8::2"), six("2001:db8::1"))
+	}
+	a.put()
+	b.put()
+	for _, s := range []string{"pay", "web"} {
+		eventually(t, 8*time.Second, func() error { return errors.Join(a.ping(s, "10.77.2.1"), b.ping(s, "10.77.1.1")) })
+	}
+	var heard atomic.Int64
+	var l net.PacketConn
+	if err := b.slices["web"].Do(func() (err error) { l, err = net.ListenPacket("udp", "10.77.2.1:7"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for buf := make([]byte, 64); ; heard.Add(1) {
+			if _, _, err := l.ReadFrom(buf); err != nil {
+				return
+			}
+		}
+	}()
+	say := func(slice string) {
+		if err := a.slices[slice].Do(func() error {
+			c, err := net.Dial("udp", "10.77.2.1:7")
+			if err == nil {
+				defer c.Close()
+				_, err = c.Write([]byte("hello"))
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		say("pay")
+	}
+	if err := a.ping("pay", "10.77.2.1"); err != nil { // behind them on the same way
+		t.Error(err)
+	}
+	if n := heard.Load(); n != 0 {
+		t.Errorf("slice web heard %d packets of slice pay", n)
+	}
+	say("web") // the control
+	eventually(t, 2*time.Second, func() error {
+		if heard.Load() == 0 {
+			return errors.New("slice web does not hear its own packets either")
+		}
+		return nil
+	})
+	if err := a.client.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for s, ns := range a.slices {
+		if out, err := ns.Command("ip", "link", "show", "dev", plan.TunLink).CombinedOutput(); err == nil {
+			t.Errorf("slice %s still has its link after a purge: %s", s, out)
+		}
+	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(a.conf.RunDir), "*", "*"))
+	if len(left) != 0 {
+		t.Errorf("after a purge there is %v", left)
+	}
+}

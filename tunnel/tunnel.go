@@ -52,7 +52,7 @@ func Run(ctx context.Context, c Config) error {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
-	unlock, err := lock(ctx, filepath.Join(c.RunDir, "tunnel.lock"), c.Log)
+	unlock, err := lock(ctx, filepath.Join(c.RunDir, lockFile), c.Log)
 	if err != nil {
 		return err
 	}
@@ -175,6 +175,7 @@ func (s *server) run(ctx context.Context) error {
 	s.driver.Close() // before waiting: the devices read the port
 	group.Wait()
 	s.saveSessions()
+	_ = os.Remove(s.Socket) // its successor makes its own
 	if errors.Is(err, http.ErrServerClosed) && ctx.Err() != nil {
 		return nil
 	}
