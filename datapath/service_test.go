@@ -86,6 +86,37 @@ func anyOf(ip string) string {
 	return "0.0.0.0"
 }
 
+// TestSCTPPackets: SCTP passes between pods and by services also where the test's kernel has no SCTP sockets, and the
+// policy's ports hold for it.
+func TestSCTPPackets(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	s := r.slice("pay", dual, a, b)
+	for _, c := range []struct{ ip, backend, client string }{
+		{"10.77.1.1", "10.77.0.6:8080", "10.77.0.5"}, {"fd77::1:1", "[fd77::6]:8080", "fd77::5"},
+	} {
+		bal := balance(c.ip, 80, c.backend)
+		bal.Protocol = fleet.SCTP
+		s.Services = append(s.Services, bal)
+		r.apply(s)
+		for _, to := range []netip.AddrPort{addrPort(c.backend), netip.AddrPortFrom(bal.IP, 80)} {
+			if from, port := podtest.SCTPInit(t, a.NS, b.NS, to); from != c.client || port != 8080 {
+				t.Errorf("to %s: port %d from %q arrived, want 8080 from %s", to, port, from, c.client)
+			}
+		}
+	}
+	s.Policies = []fleet.Policy{{Name: "in", Pods: s.Attachments[1].Addrs, Ingress: true, AllowIn: []fleet.PolicyRule{
+		{Ports: []fleet.PolicyPort{{Protocol: fleet.SCTP, First: 9000}, {Protocol: fleet.TCP, First: 7000}}}}}}
+	r.apply(s)
+	for port, want := range map[uint16]bool{9000: true, 7000: false} {
+		at := netip.AddrPortFrom(s.Attachments[1].Addrs[0], port)
+		if from, _ := podtest.SCTPInit(t, a.NS, b.NS, at); (from != "") != want {
+			t.Errorf("policy: port %d arrived from %q, want through=%v", port, from, want)
+		}
+	}
+	r.settled(s)
+}
+
 // TestBackendLeaves: new connections avoid it, open ones to the others stay, and the change is small.
 func TestBackendLeaves(t *testing.T) {
 	r := newRig(t)

@@ -2,8 +2,10 @@ package podtest
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/netip"
 	"os"
@@ -201,6 +203,33 @@ func Forge(t testing.TB, ns *netns.NS, link string, from, to netip.AddrPort) {
 		b = append(b, byte(from.Port()>>8), byte(from.Port()), byte(to.Port()>>8), byte(to.Port()), 0, 9, 0, 0, '!')
 		return unix.Sendto(fd, b, 0, sockaddr(to))
 	}))
+}
+
+// SCTPInit sends an SCTP INIT chunk (RFC 9260 §3.3.2) from one namespace and returns the source address and the
+// destination port that arrive at an address in another: for kernels without SCTP sockets. "" means nothing arrived.
+func SCTPInit(t testing.TB, from, at *netns.NS, to netip.AddrPort) (source string, port uint16) {
+	t.Helper()
+	network := "ip4:132"
+	if to.Addr().Is6() {
+		network = "ip6:132"
+	}
+	var ear, mouth net.PacketConn
+	must(t, at.Do(func() (err error) { ear, err = net.ListenPacket(network, ""); return err }))
+	defer ear.Close()
+	must(t, from.Do(func() (err error) { mouth, err = net.ListenPacket(network, ""); return err }))
+	defer mouth.Close()
+	p := []byte{0x9c, 0x40, byte(to.Port() >> 8), byte(to.Port()), 0, 0, 0, 0, 0, 0, 0, 0, // ports, tag 0, checksum
+		1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1} // INIT: tag, window, streams, sequence
+	binary.LittleEndian.PutUint32(p[8:], crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)))
+	_, err := mouth.WriteTo(p, &net.IPAddr{IP: to.Addr().AsSlice()})
+	must(t, err)
+	buf := make([]byte, 256)
+	_ = ear.SetReadDeadline(time.Now().Add(answerWait))
+	n, addr, err := ear.ReadFrom(buf)
+	if err != nil || n < 12 {
+		return "", 0
+	}
+	return addr.String(), binary.BigEndian.Uint16(buf[2:])
 }
 
 // Listen opens a UDP socket inside a namespace; Heard tells whether a datagram comes within a moment.

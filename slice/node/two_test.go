@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"seaway.dev/seaway/datapath"
+	"seaway.dev/seaway/datapath/podtest"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/tunnel"
+)
+
+// TestTwoNodes runs two whole nodes, each with its agent, tunnel process and pods, in one process: kernel, WireGuard
+// and UDP are real, the container runtime and the controllers are fakes. Pods of one cluster reach those of another.
+func TestTwoNodes(t *testing.T) {
+	podtest.NeedRoot(t)
+	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
+	four, six := netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")
+	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{four, six}, Blocks: []fleet.Block{
+		{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
+	}}
+	a := one.pod(t, "a", "10.77.0.1 fd77::1")
+	b := two.pod(t, "b", "10.77.16.1 fd77::2")
+	d := two.pod(t, "d", "10.77.16.2 fd77::3")
+	service := fleet.Service{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
+		Ports: []fleet.Port{{Name: "http", Protocol: fleet.TCP, Port: 80}}}
+	for _, p := range []fleet.Pod{b, d} {
+		service.Endpoints = append(service.Endpoints, fleet.Endpoint{
+			Cluster: "c2", Addrs: p.Addrs, Ready: true, Ports: map[string]uint16{"http": 8080},
+		})
+		podtest.Serve(t, two.running[p.UID].NS, p.UID, "tcp", netip.MustParseAddrPort("[::]:8080"))
+	}
+	rev := uint64(0)
+	tell := func() {
+		rev++
+		clusters := []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{one.node(t)}}, {Name: "c2", Nodes: []fleet.Node{two.node(t)}}}
+		for _, s := range []*site{one, two} {
+			s.controller.tell(t, fleet.Intent{
+				Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Clusters: clusters,
+				Slices: []fleet.Slice{slice}, Pods: []fleet.Pod{a, b, d}, Services: []fleet.Service{service},
+			})
+		}
+	}
+	for _, s := range []*site{one, two} {
+		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
+	}
+	tell() // makes the keys of the slice
+	for _, s := range []*site{one, two} {
+		s.until(t, "the slice's key", func(r fleet.Report) bool { return !r.Keys["pay"].IsZero() })
+	}
+	tell() // tells each the other's
+	one.until(t, "a attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
+	two.until(t, "b and d attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(2)(r) })
+
+	targets := map[netip.Addr]time.Duration{}
+	for _, p := range []fleet.Pod{b, d} {
+		for _, addr := range p.Addrs {
+			targets[addr] = 10 * time.Second
+		}
+	}
+	started := time.Now()
+	silent, err := datapath.Probe(t.Context(), one.running["a"].NS, targets)
+	if err != nil || len(silent) > 0 {
+		t.Fatalf("from a to the other cluster: no answer from %v, %v", silent, err)
+	}
+	t.Logf("all addresses in the other cluster answered after %v", time.Since(started))
+	got := map[string]int{}
+	for range 30 {
+		s, err := podtest.Ask(t, one.running["a"].NS, "tcp", netip.MustParseAddrPort("10.77.15.1:80"))
+		if err != nil {
+			t.Fatalf("the service: %v", err)
+		}
+		got[s]++
+	}
+	if got["b 10.77.0.1"] < 3 || got["d 10.77.0.1"] < 3 || len(got) != 2 {
+		t.Errorf("answers of the service: %v, want both, to a's own address", got)
+	}
+}
+
+// site is a node with everything on it.
+type site struct {
+	cluster, name string
+	controller    fakeController
+	port          uint16
+	running       map[string]*podtest.Pod
+	boxes         podtest.Sandboxes
+	machine       *podtest.Node
+}
+
+func newSite(t *testing.T, cluster, name string) *site {
+	t.Helper()
+	s := &site{cluster: cluster, name: name, running: map[string]*podtest.Pod{}, machine: podtest.NewNode(t), port: freePort(t)}
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	socket := filepath.Join(dir, "t.sock")
+	client := tunnel.NewClient(socket)
+	kernel := datapath.New(datapath.Config{NetNSDir: filepath.Join(dir, "run/netns"), Sandboxes: &s.boxes, Log: log})
+	go func() {
+		done <- tunnel.Run(ctx, tunnel.Config{
+			Socket: socket, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Port: s.port, Log: log,
+		})
+	}()
+	go func() {
+		done <- Run(ctx, Config{
+			Node: name, Controller: "http://controller", Transport: &s.controller, RunDir: filepath.Join(dir, "run"),
+			StateDir: filepath.Join(dir, "state"), HostRoot: "/", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+			Port: s.port, MTU: 1500, Tunnel: client, Datapath: kernel, Pods: noPods{}, Log: log,
+		})
+	}()
+	t.Cleanup(func() {
+		if err := client.Purge(context.Background()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := kernel.Purge(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// noPods sees no sandbox come or go: they run from the start.
+type noPods struct{}
+
+func (noPods) Watch(ctx context.Context, _ func()) error { <-ctx.Done(); return nil }
+
+func (noPods) Ready(context.Context, []string) bool { return false }
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+}
+
+func (s *site) pod(t *testing.T, uid, addrs string) fleet.Pod {
+	t.Helper()
+	p := s.machine.Pod(t, uid)
+	s.running[uid] = p
+	s.boxes.Set(uid, p.NS)
+	t.Cleanup(func() { s.boxes.Set(uid, nil) })
+	out := fleet.Pod{UID: uid, Namespace: "shop", Name: uid, Slice: "pay", Cluster: s.cluster, Node: s.name}
+	for _, a := range strings.Fields(addrs) {
+		out.Addrs = append(out.Addrs, netip.MustParseAddr(a))
+	}
+	return out
+}
+
+// node is what the others are told of it.
+func (s *site) node(t *testing.T) fleet.Node {
+	t.Helper()
+	r := s.until(t, "its whereabouts", func(r fleet.Report) bool { return len(r.Addrs) > 0 })
+	return fleet.Node{Name: s.name, Cluster: s.cluster, Addrs: r.Addrs, Port: r.Port, MTU: r.MTU, Keys: r.Keys}
+}
+
+func (c *fakeController) heard() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams) > 0
+}
+
+// until waits for a report that satisfies a condition.
+func (s *site) until(t *testing.T, what string, ok func(fleet.Report) bool) fleet.Report {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(20 * time.Second)
+	for {
+		s.controller.mu.Lock()
+		var r fleet.Report
+		if n := len(s.controller.reports); n > 0 {
+			r = s.controller.reports[n-1]
+		}
+		s.controller.mu.Unlock()
+		if r.Node != "" && ok(r) {
+			return r
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("%s: no report of %s; the last one: %+v", s.name, what, r)
+		}
+	}
+}
