@@ -139,10 +139,17 @@ func (m *marks) step(ctx context.Context) bool {
 	defer m.queue.Done(key)
 	m.mu.Lock()
 	mk, ok := m.want[key]
-	early := mk.passing && time.Since(m.since[key]) < passing-10*time.Millisecond
+	var early time.Duration
+	if mk.passing {
+		early = time.Until(m.since[key].Add(passing))
+	}
 	m.mu.Unlock()
-	if !ok || early {
+	switch {
+	case !ok:
 		m.queue.Forget(key)
+		return true
+	case early > 0: // a wait for an earlier state ended: the queue keeps one wait for each pod
+		m.queue.AddAfter(key, early)
 		return true
 	}
 	err := m.write(ctx, key, mk)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"time"
 
+	"seaway.dev/seaway/controller/report"
 	"seaway.dev/seaway/fleet"
 )
 
@@ -28,10 +29,6 @@ type httpError struct {
 }
 
 func (e httpError) Error() string { return e.text }
-
-func badRequest(format string, args ...any) error {
-	return httpError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
-}
 
 // handler answers agents. who tells which node a request's bearer may speak for.
 type handler struct {
@@ -109,13 +106,13 @@ func (h *handler) intent(w http.ResponseWriter, r *http.Request, node string) er
 }
 
 func (h *handler) report(w http.ResponseWriter, r *http.Request, node string) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReport))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, report.MaxSize))
 	if err != nil {
-		return httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("report: %v (limit %d bytes)", err, maxReport)}
+		return httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("report: %v (limit %d bytes)", err, report.MaxSize)}
 	}
-	rep, err := parseReport(body)
+	rep, err := report.Parse(body)
 	if err != nil {
-		return err
+		return httpError{http.StatusBadRequest, err.Error()}
 	}
 	if rep.Node != node {
 		return httpError{http.StatusForbidden, fmt.Sprintf("this token speaks for node %s, not for %s", node, rep.Node)}

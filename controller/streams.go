@@ -1,14 +1,11 @@
 package controller
 
 import (
-	"encoding/json"
-	"net/netip"
 	"reflect"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"seaway.dev/seaway/controller/report"
 	"seaway.dev/seaway/controller/roster"
 	"seaway.dev/seaway/fleet"
 )
@@ -114,22 +111,13 @@ func (s *streams) connected() int {
 	return n
 }
 
-// Limits of a report.
-const (
-	maxReport      = 4 << 20 // bytes
-	maxKeys        = 1024
-	maxAttachments = 1024
-	maxPeers       = 100000
-	maxProblems    = 256
-)
-
 // report takes in what a node says of itself.
 func (s *streams) report(rep *fleet.Report) {
 	s.mu.Lock()
 	n := s.node(rep.Node)
 	n.heard, n.report = time.Now(), rep
 	s.mu.Unlock()
-	lean := leanReport(rep)
+	lean := report.Lean(rep)
 	s.l.board.edit(func(f *roster.Facts) bool {
 		if _, ours := f.Nodes[rep.Node]; !ours {
 			return false
@@ -142,51 +130,6 @@ func (s *streams) report(rep *fleet.Report) {
 		return true
 	})
 	s.l.status.touch()
-}
-
-// leanReport is the part of a report that the roster depends on.
-func leanReport(rep *fleet.Report) *fleet.Report {
-	out := &fleet.Report{Version: rep.Version, Node: rep.Node, Addrs: rep.Addrs, Port: rep.Port, MTU: rep.MTU, Keys: rep.Keys, Purged: rep.Purged}
-	for _, a := range rep.Attachments {
-		out.Attachments = append(out.Attachments, fleet.Attachment{
-			PodUID: a.PodUID, Namespace: a.Namespace, Pod: a.Pod, Slice: a.Slice, Attached: a.Attached, Reason: a.Reason, Message: a.Message,
-		})
-	}
-	slices.SortFunc(out.Attachments, func(a, b fleet.Attachment) int { return strings.Compare(a.PodUID, b.PodUID) })
-	return out
-}
-
-// parseReport reads a report strictly: an agent of a newer version that says more must not be half understood.
-func parseReport(body []byte) (*fleet.Report, error) {
-	dec := json.NewDecoder(strings.NewReader(string(body)))
-	dec.DisallowUnknownFields()
-	rep := new(fleet.Report)
-	if err := dec.Decode(rep); err != nil {
-		return nil, badRequest("report: %v", err)
-	}
-	if dec.More() {
-		return nil, badRequest("report: something follows it")
-	}
-	switch {
-	case rep.Version < 1 || rep.Version > fleet.WireVersion:
-		return nil, badRequest("report of version %d, this controller reads up to %d; upgrade the controller first", rep.Version, fleet.WireVersion)
-	case rep.Node == "":
-		return nil, badRequest("report without a node's name")
-	case rep.MTU < 0 || rep.MTU > 65535:
-		return nil, badRequest("report with MTU %d", rep.MTU)
-	case len(rep.Addrs) > 16 || len(rep.Keys) > maxKeys || len(rep.Attachments) > maxAttachments || len(rep.Peers) > maxPeers || len(rep.Problems) > maxProblems:
-		return nil, badRequest("report too long: %d addresses, %d keys, %d attachments, %d peers, %d problems",
-			len(rep.Addrs), len(rep.Keys), len(rep.Attachments), len(rep.Peers), len(rep.Problems))
-	}
-	if i := slices.IndexFunc(rep.Addrs, func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() }); i >= 0 {
-		return nil, badRequest("report with address %v, at which nobody can reach the node", rep.Addrs[i])
-	}
-	for slice, k := range rep.Keys {
-		if k.IsZero() || slice == "" || len(slice) > 63 {
-			return nil, badRequest("report with an empty key or slice name")
-		}
-	}
-	return rep, nil
 }
 
 // snapshot returns what is known of each node's agent, for people.
