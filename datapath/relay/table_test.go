@@ -267,9 +267,11 @@ func TestLocalIndexes(t *testing.T) {
 	if v := w.in(forge(typeData, 0, 50, key(0)), x1); v.dev != w.dev {
 		t.Errorf("data for the first device: %s", v)
 	}
-	if v := w.in(forge(typeInitiation, 99, 0, key(1)), stranger); v.dev != w.dev {
+	called := forge(typeInitiation, 99, 0, key(1))
+	if v := w.in(called, stranger); v.dev != w.dev {
 		t.Errorf("an initiation that names the device: %s", v)
 	}
+	w.drops(called, x2, dropDuplicate) // its copy by another path
 	answer := forge(typeResponse, 51, 99, key(2))
 	if _, to := w.outgoing(w.dev, answer, parse(answer), x2, w.now); to.addr != stranger.addr {
 		t.Errorf("the answer to it goes to %v, want to where it came from", to.addr)
