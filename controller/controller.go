@@ -22,12 +22,12 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"seaway.dev/seaway/kube"
@@ -99,10 +99,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	registerMetrics()
-	// The libraries log through globals of their own; these two calls are what they offer.
 	ctrl.SetLogger(logr.FromSlogHandler(cfg.Log.Handler()))
-	klog.SetSlogLogger(cfg.Log)
 	// Losing the lease late is worse than losing it often: two leaders are kept apart by the addresses' resource
 	// versions, and until then agents simply have one stream.
 	leaseFor, renewBy, retry := 10*time.Second, 6*time.Second, 2*time.Second
@@ -136,7 +133,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("controller of %s: %w", cfg.Cluster, err)
 	}
-	if err := mgr.Add(l); err != nil {
+	if err := errors.Join(l.meters.register(metrics.Registry), mgr.Add(l)); err != nil {
 		return fmt.Errorf("controller of %s: %w", cfg.Cluster, err)
 	}
 	if err := mgr.Start(ctx); err != nil {

@@ -57,7 +57,7 @@ func (l *leader) runHub(ctx context.Context) error {
 			return nil
 		}
 		l.status.hub(false, err)
-		metricHub.Set(0)
+		l.meters.hub.Set(0)
 		l.log.Warn("no link to the hub; going on with what is known", "err", err)
 		if time.Since(began) > time.Minute {
 			wait = hubWaitMin
@@ -123,7 +123,7 @@ func (l *leader) session(ctx context.Context) error {
 	l.known.Store(true)
 	l.board.touch()
 	l.status.hub(true, nil)
-	metricHub.Set(1)
+	l.meters.hub.Set(1)
 	l.log.Info("linked with the hub", "hub", cfg.Host)
 	failed := make(chan error, 1)
 	l.tasks.Go(func() { failed <- h.write(ctx) })
@@ -297,11 +297,11 @@ func (h *hubSession) readBulletin(o any, gone bool) {
 	}
 	h.l.status.refused(cluster, err)
 	if err != nil {
-		metricBulletins.WithLabelValues("refused").Inc()
+		h.l.meters.bulletins.WithLabelValues("refused").Inc()
 		h.l.log.Warn("bulletin refused", "peer", cluster, "err", err)
 		return
 	}
-	metricBulletins.WithLabelValues("taken").Inc()
+	h.l.meters.bulletins.WithLabelValues("taken").Inc()
 	h.l.board.edit(func(f *roster.Facts) bool {
 		if !b.Newer(f.Bulletins[cluster]) {
 			return false
@@ -341,7 +341,7 @@ func (h *hubSession) write(ctx context.Context) error {
 		}
 		h.l.mailbox.done(wire)
 		h.l.mailbox.kick() // for what changed meanwhile
-		metricBulletins.WithLabelValues("sent").Inc()
+		h.l.meters.bulletins.WithLabelValues("sent").Inc()
 		select {
 		case <-ctx.Done():
 			return nil

@@ -42,6 +42,7 @@ type leader struct {
 	marks    *marks
 	memory   *memory
 	status   *statusBoard
+	meters   *meters
 	epoch    uint64
 
 	roster atomic.Pointer[roster.Roster] // the newest; nil until everything is known once
@@ -75,11 +76,11 @@ func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
 
 // assemble makes a leader without what needs a manager.
 func assemble(cfg Config, c client.Client, events record.EventRecorder) *leader {
-	l := &leader{cfg: cfg, log: cfg.Log, client: c, events: events, board: newBoard(cfg.Cluster, cfg.Software), leaving: make(chan struct{}, 1)}
+	l := &leader{cfg: cfg, log: cfg.Log, client: c, events: events, board: newBoard(cfg.Cluster, cfg.Software), leaving: make(chan struct{}, 1), meters: newMeters()}
 	l.ledgers = newLedgers(c, cfg.Namespace, cfg.Rest, l.board, cfg.Log)
 	l.streams = newStreams(l)
 	l.mailbox = newMailbox(cfg.Cluster)
-	l.marks = newMarks(c, events, cfg.Log)
+	l.marks = newMarks(c, events, cfg.Log, l.meters.marks)
 	l.memory = newMemory(c, cfg.Namespace, cfg.Log)
 	l.status = newStatusBoard(l)
 	return l
@@ -177,7 +178,7 @@ func (l *leader) loop(ctx context.Context) error {
 		began := time.Now()
 		again = l.turn(began)
 		took := time.Since(began)
-		metricTurn.Observe(took.Seconds())
+		l.meters.turn.Observe(took.Seconds())
 		select {
 		case <-ctx.Done():
 			return nil

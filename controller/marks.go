@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +33,7 @@ type marks struct {
 	client client.Client
 	events record.EventRecorder
 	log    *slog.Logger
+	count  prometheus.Counter
 	queue  workqueue.TypedRateLimitingInterface[string]
 
 	mu    sync.Mutex
@@ -49,9 +51,9 @@ type mark struct {
 	passing    bool
 }
 
-func newMarks(c client.Client, events record.EventRecorder, log *slog.Logger) *marks {
+func newMarks(c client.Client, events record.EventRecorder, log *slog.Logger, count prometheus.Counter) *marks {
 	return &marks{
-		client: c, events: events, log: log,
+		client: c, events: events, log: log, count: count,
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second)),
 		want:  map[string]mark{}, wrote: map[string]mark{}, since: map[string]time.Time{},
 	}
@@ -182,7 +184,7 @@ func (m *marks) write(ctx context.Context, key string, mk mark) error {
 	if err := m.client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch)); err != nil {
 		return fmt.Errorf("mark pod %s: %w", key, err)
 	}
-	metricMarks.Inc()
+	m.count.Inc()
 	if mk.condition.Status != "" && (mk.condition.Status != mk.had.Status || mk.condition.Reason != mk.had.Reason) {
 		kind := corev1.EventTypeWarning
 		if mk.condition.Status == "True" {

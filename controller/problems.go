@@ -89,21 +89,22 @@ func (s *statusBoard) date(problems []fleet.Problem, now time.Time) {
 
 // count shows the status as metrics.
 func (s *statusBoard) count(st *fleet.Status) {
-	metricNodes.Set(float64(s.l.streams.connected()))
-	metricPods.Reset()
-	metricLeases.Reset()
+	m := s.l.meters
+	m.nodes.Set(float64(s.l.streams.connected()))
+	m.pods.Reset()
+	m.addresses.Reset()
 	for _, sl := range st.Slices {
-		metricPods.WithLabelValues(sl.Name, "true").Set(float64(sl.Attached))
-		metricPods.WithLabelValues(sl.Name, "false").Set(float64(sl.Pods - sl.Attached))
-		metricLeases.WithLabelValues(sl.Name, "held").Set(float64(sl.Leased))
-		metricLeases.WithLabelValues(sl.Name, "resting").Set(float64(sl.Resting))
+		m.pods.WithLabelValues(sl.Name, "true").Set(float64(sl.Attached))
+		m.pods.WithLabelValues(sl.Name, "false").Set(float64(sl.Pods - sl.Attached))
+		m.addresses.WithLabelValues(sl.Name, "held").Set(float64(sl.Leased))
+		m.addresses.WithLabelValues(sl.Name, "resting").Set(float64(sl.Resting))
 	}
-	metricLies.Reset()
+	m.lies.Reset()
 	for _, m := range st.Members {
-		metricLies.WithLabelValues(m.Name).Set(float64(m.Refused))
+		m.lies.WithLabelValues(m.Name).Set(float64(m.Refused))
 	}
-	metricProblems.Reset()
+	m.problems.Reset()
 	for _, p := range st.Problems {
-		metricProblems.WithLabelValues(p.Reason).Inc()
+		m.problems.WithLabelValues(p.Reason).Inc()
 	}
 }

@@ -62,7 +62,7 @@ func (h *handler) checked(next func(http.ResponseWriter, *http.Request, string) 
 		if !errors.As(err, &he) {
 			he = httpError{http.StatusInternalServerError, err.Error()}
 		}
-		metricRefused.WithLabelValues(fmt.Sprint(he.code)).Inc()
+		h.streams.l.meters.refused.WithLabelValues(fmt.Sprint(he.code)).Inc()
 		h.log.Warn("request refused", "path", r.URL.Path, "from", r.RemoteAddr, "node", node, "code", he.code, "err", he.text)
 		http.Error(w, he.text, he.code)
 	}
@@ -90,7 +90,7 @@ func (h *handler) intent(w http.ResponseWriter, r *http.Request, node string) er
 				return nil // the node is gone: it dials again
 			}
 			last = in
-			metricIntents.Inc()
+			h.streams.l.meters.intents.Inc()
 		}
 		select {
 		case <-r.Context().Done():
@@ -118,7 +118,7 @@ func (h *handler) report(w http.ResponseWriter, r *http.Request, node string) er
 		return httpError{http.StatusForbidden, fmt.Sprintf("this token speaks for node %s, not for %s", node, rep.Node)}
 	}
 	h.streams.report(rep)
-	metricReports.Inc()
+	h.streams.l.meters.reports.Inc()
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

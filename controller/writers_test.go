@@ -247,7 +247,7 @@ func TestMarks(t *testing.T) {
 		return c.SubResource(sub).Patch(ctx, o, p, opts...)
 	}}, pod)
 	synctest.Test(t, func(t *testing.T) {
-		m := newMarks(c, record.NewFakeRecorder(100), quiet)
+		m := newMarks(c, record.NewFakeRecorder(100), quiet, newMeters().marks)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = m.run(ctx) }()
