@@ -100,8 +100,8 @@ func (s *statusBoard) count(st *fleet.Status) {
 		m.addresses.WithLabelValues(sl.Name, "resting").Set(float64(sl.Resting))
 	}
 	m.lies.Reset()
-	for _, m := range st.Members {
-		m.lies.WithLabelValues(m.Name).Set(float64(m.Refused))
+	for _, other := range st.Members {
+		m.lies.WithLabelValues(other.Name).Set(float64(other.Refused))
 	}
 	m.problems.Reset()
 	for _, p := range st.Problems {
