@@ -8,4 +8,4 @@
 // +groupName=seaway.dev
 package v1alpha1
 
-//go:generate go tool controller-gen object crd:crdVersions=v1,headerFile=/dev/null paths=. output:crd:artifacts:config=../../deploy/crds
+//go:generate go tool -modfile=../../tools/go.mod controller-gen object crd:crdVersions=v1,headerFile=/dev/null paths=. output:crd:artifacts:config=../../deploy/crds
