@@ -168,6 +168,19 @@ func TestTwoNodes(t *testing.T) {
 	if r := a.put(); r.Changes != 0 {
 		t.Errorf("the same value again changed %d things", r.Changes)
 	}
+	s := startStream(t, a.slices["pay"], b.slices["pay"], "10.77.2.1")
+	s.moves(t, 5*time.Second)
+	a.want.Port = 51999
+	if r := a.put(); r.Changes != 1 {
+		t.Errorf("another port was %d changes", r.Changes)
+	}
+	s.moves(t, 5*time.Second) // b follows, as WireGuard roams
+	if st, err := a.client.Status(t.Context()); err != nil || st.Port != 51999 {
+		t.Errorf("port %d, %v", st.Port, err)
+	}
+	if p := b.path("pay", a.id); p != "direct 10.88.1.2:51999" {
+		t.Errorf("b sends to %q", p)
+	}
 }
 
 // TestRelay: b is reached through the gateway g, which holds no key of the slice, and whose violent death and

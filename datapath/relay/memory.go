@@ -37,7 +37,11 @@ type sideMemory struct {
 	Local netip.Addr     `json:"local,omitzero"`
 }
 
+// endpoint returns where a peer was, while a session from then may still live.
 func (m *memory) endpoint(slice string, key fleet.Key) netip.AddrPort {
+	if time.Since(m.At) > time.Duration(lifetime) {
+		return netip.AddrPort{}
+	}
 	for _, p := range m.Peers {
 		if p.Slice == slice && p.Key == key {
 			return p.Endpoint
