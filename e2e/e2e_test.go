@@ -19,6 +19,7 @@ import (
 //	SEAWAY_KEEP=1        leave the lab up, and what a failed story made
 //	SEAWAY_BIN           the product's program instead of one built from this tree
 //	SEAWAY_LAB_BIN       the lab's
+//	SEAWAY_IMAGE         the image to install, which is in the nodes already
 //	OUT                  write the results as JSON to this file
 func TestStory(t *testing.T) {
 	if os.Getenv("SEAWAY_E2E") != "1" {
@@ -39,6 +40,7 @@ func TestStory(t *testing.T) {
 	s := stage.New(stage.Config{
 		Root: root, Cache: filepath.Join(cache, "seaway", "e2e"), Out: os.Stdout,
 		Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN"),
+		Image: os.Getenv("SEAWAY_IMAGE"),
 	})
 	ctx := context.Background()
 	if err := s.Build(ctx); err != nil {

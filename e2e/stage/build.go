@@ -36,8 +36,10 @@ func (s *Stage) Build(ctx context.Context) error {
 		}
 	}
 	var err error
-	if s.Image, err = imageName("seaway", s.Seaway); err != nil {
-		return err
+	if s.Image == "" {
+		if s.Image, err = imageName("seaway", s.Seaway); err != nil {
+			return err
+		}
 	}
 	s.Probe, err = imageName("seaway-probe", probe)
 	return err

@@ -96,14 +96,9 @@ func (s *Stage) installed(ctx context.Context, cluster string) (string, error) {
 
 // awaitPods waits until Seaway's pods in a cluster are Ready.
 func (s *Stage) awaitPods(ctx context.Context, cluster string) error {
-	out, err := s.Kubectl(ctx, cluster, "get", "deployments,daemonsets", "-n", SystemNamespace, "-o", "name")
+	_, err := s.Kubectl(ctx, cluster, "wait", "--for=condition=Ready", "pods", "--all", "-n", SystemNamespace, "--timeout="+rollout)
 	if err != nil {
-		return err
-	}
-	for _, name := range strings.Fields(out) {
-		if _, err := s.Kubectl(ctx, cluster, "rollout", "status", name, "-n", SystemNamespace, "--timeout="+rollout); err != nil {
-			return fmt.Errorf("%s in %s is not ready: %w", name, cluster, err)
-		}
+		return fmt.Errorf("Seaway's pods in %s: %w", cluster, err)
 	}
 	return nil
 }

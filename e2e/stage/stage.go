@@ -29,13 +29,13 @@ type Config struct {
 	Seaway string    // the product's program; built from Root if ""
 	Lab    string    // the lab's program; built from Root if ""
 	Out    io.Writer // progress
+	Image  string    // use this one, which is in the nodes already; "": one of Seaway's program, named by its content
 	Runner Runner    // Exec{} if nil
 }
 
 // Stage is a lab with Seaway on it.
 type Stage struct {
 	Config
-	Image string // of Seaway, named by its content
 	Probe string // of the pods' program, named by its content
 
 	mu          sync.Mutex
