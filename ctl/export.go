@@ -1,7 +1,11 @@
 package ctl
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,9 +48,7 @@ SERVICE.NAMESPACE.svc.clusterset.local. It makes a ServiceExport (multicluster.x
 				return err
 			}
 			key := client.ObjectKey{Namespace: c.namespace(ns), Name: args[0]}
-			if _, err := t.kube.CoreV1().Services(key.Namespace).Get(cmd.Context(), key.Name, metav1.GetOptions{}); apierrors.IsNotFound(err) {
-				c.progress().tell("note: there is no service %s yet; it is offered as soon as there is", key)
-			} else if err != nil {
+			if err := t.mayExport(cmd.Context(), key); err != nil {
 				return err
 			}
 			e := &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name,
@@ -67,6 +69,37 @@ SERVICE.NAMESPACE.svc.clusterset.local. It makes a ServiceExport (multicluster.x
 	c.namespaceFlag(cmd, &ns)
 	return cmd
 }
+
+// mayExport refuses what would have no effect: most often a name is misspelt. Whoever wants to say it ahead applies a
+// ServiceExport, which takes effect as soon as it can and says why not until then.
+func (t *target) mayExport(ctx context.Context, key client.ObjectKey) error {
+	ahead := "to offer it ahead, apply a ServiceExport yourself: it takes effect as soon as it can"
+	if _, err := t.kube.CoreV1().Services(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+		return fail(ExitFailed, "there is no service %s", key).then("kubectl get services -n %s; %s", key.Namespace, ahead)
+	} else if err != nil {
+		return err
+	}
+	var on bool
+	err := poll(ctx, sliceNews, 500*time.Millisecond, func() (bool, error) {
+		s, err := t.status(ctx)
+		if err != nil {
+			return false, notMember(err)
+		}
+		on = s == nil // the controller does not say yet
+		for i := 0; s != nil && i < len(s.Slices) && !on; i++ {
+			on = slices.Contains(s.Slices[i].Namespaces, key.Namespace)
+		}
+		return on, nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return fail(ExitFailed, "namespace %s is on no slice, so nobody would see the service", key.Namespace).
+			then("on the hub: seaway slice create NAME --namespace %s; %s", key.Namespace, ahead)
+	}
+	return err
+}
+
+// sliceNews is how long a slice that was just made may take to be known on its members.
+const sliceNews = 8 * time.Second
 
 func (c *cli) unexportCmd() *cobra.Command {
 	var ns string

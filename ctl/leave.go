@@ -18,6 +18,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 
+	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/hub/credential"
 	"seaway.dev/seaway/hub/place"
@@ -182,12 +183,27 @@ func (c *cli) sayLeaving(ctx context.Context, p *progress, cred credential.Crede
 		lease := &coordinationv1.Lease{}
 		lease.Namespace, lease.Name = place.Mailbox(cred.Cluster), place.Alive
 		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, place.AnnotationLeaving, time.Now().UTC().Format(time.RFC3339))
-		return "", hub.Patch(ctx, lease, client.RawPatch(types.MergePatchType, []byte(patch)))
+		if err := hub.Patch(ctx, lease, client.RawPatch(types.MergePatchType, []byte(patch))); client.IgnoreNotFound(err) != nil {
+			return "", err
+		}
+		return "", forgotten(ctx, hub, cred.Cluster)
 	})
 	if err != nil {
 		return fmt.Sprintf("the hub at %s was not told (%v)", cred.Server, err)
 	}
 	return ""
+}
+
+// forgotten waits until the hub has taken the cluster's credential away.
+func forgotten(ctx context.Context, hub *target, cluster string) error {
+	return poll(ctx, 25*time.Second, 300*time.Millisecond, func() (bool, error) {
+		var cl v1alpha1.Cluster
+		err := hub.Get(ctx, client.ObjectKey{Name: cluster}, &cl)
+		if apierrors.IsNotFound(err) || apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) {
+			return true, nil
+		}
+		return err == nil && cl.DeletionTimestamp != nil, err
+	})
 }
 
 // removeMember removes everything of a member from the cluster. It returns what it kept, and why.

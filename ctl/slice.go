@@ -126,6 +126,9 @@ func (c *cli) createSlice(ctx context.Context, name string, o sliceOptions) erro
 	if err != nil {
 		return err
 	}
+	if err := t.known(ctx, o.clusters); err != nil {
+		return err
+	}
 	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(s)
 	if err != nil {
 		return err
@@ -141,6 +144,31 @@ func (c *cli) createSlice(ctx context.Context, name string, o sliceOptions) erro
 		return nil
 	}
 	return p.step("slice "+name+" has addresses", func(say func(string)) (string, error) { return t.carved(ctx, name, u.GetGeneration(), o.wait, say) })
+}
+
+// known refuses clusters that nobody has heard of: most often the name is misspelt. The API takes them, and says
+// UnknownCluster until they join.
+func (t *target) known(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	var list v1alpha1.ClusterList
+	if err := t.List(ctx, &list); err != nil {
+		return err
+	}
+	have := map[string]bool{}
+	var all []string
+	for _, cl := range list.Items {
+		have[cl.Name] = true
+		all = append(all, cl.Name)
+	}
+	for _, n := range names {
+		if !have[n] {
+			return fail(ExitUsage, "there is no cluster %s in the fleet (there is %s)", n, dash(strings.Join(all, ", "))).
+				then("correct the name; or join it first (seaway token create %s); or, to name it ahead, add --dry-run and kubectl apply the output", n)
+		}
+	}
+	return nil
 }
 
 // carved waits until the hub has looked at the slice as it is now.

@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -99,6 +100,10 @@ func (t *target) overview(ctx context.Context) (*Overview, error) {
 		}
 		if o.Member = s; s != nil {
 			o.Problems = append(o.Problems, s.Problems...)
+			if known := func(p fleet.Problem) bool { return p.Reason == "HubUnreachable" }; !s.Hub.Connected && !slices.ContainsFunc(o.Problems, known) {
+				o.Problems = append(o.Problems, fleet.Problem{Reason: "HubUnreachable", Where: "cluster " + s.Cluster, Since: s.Hub.Since,
+					Message: "the controller has no link to the hub: " + s.Hub.Error, Next: "check the way to the hub; traffic, names and failover go on meanwhile"})
+			}
 		} else {
 			o.Problems = append(o.Problems, fleet.Problem{Reason: "ControllerSilent", Where: "this cluster",
 				Message: "the controller has not written its status yet", Next: "kubectl -n seaway-system get pods"})

@@ -15,9 +15,12 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/hub/credential"
 	"seaway.dev/seaway/hub/place"
 	"seaway.dev/seaway/hub/token"
@@ -32,7 +35,7 @@ func (c *cli) tokenCmd() *cobra.Command {
 // tokenOptions are what the token's maker says of the cluster that is to join.
 type tokenOptions struct {
 	cluster, region, provider, server string
-	private                           bool
+	private, rejoin                   bool
 	ttl                               time.Duration
 }
 
@@ -44,7 +47,8 @@ func (c *cli) tokenCreateCmd() *cobra.Command {
 token is printed on standard output and kept nowhere. It is a secret until it is used.`,
 		Example: `  seaway token create paris
   seaway token create edge-7 --private --region eu-west-3 --ttl 24h
-  seaway token create paris --server https://hub.example:6443   # as paris reaches the hub`,
+  seaway token create paris --server https://hub.example:6443   # as paris reaches the hub
+  seaway token create paris --rejoin                            # it was away for more than a month`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.cluster = args[0]
 			if err := o.check(); err != nil {
@@ -72,6 +76,7 @@ token is printed on standard output and kept nowhere. It is a secret until it is
 	f.BoolVar(&o.private, "private", false, "the cluster's nodes can dial out but cannot be dialled")
 	f.StringVar(&o.region, "region", "", "where the cluster runs, as its provider names it")
 	f.StringVar(&o.provider, "provider", "", "who runs it: aws, gcp, azure, onprem, …")
+	f.BoolVar(&o.rejoin, "rejoin", false, "for a cluster that is a member already and lost its credential")
 	f.StringVar(&o.server, "server", "", "`URL` of the hub's API server as the cluster reaches it (default: as you reach it)")
 	return cmd
 }
@@ -93,6 +98,9 @@ func (o tokenOptions) check() error {
 func (c *cli) createToken(ctx context.Context, t *target, o tokenOptions) (token.Token, error) {
 	server, ca, err := t.endpoint(o.server)
 	if err != nil {
+		return token.Token{}, err
+	}
+	if err := t.mayJoin(ctx, o); err != nil {
 		return token.Token{}, err
 	}
 	b := make([]byte, 10)
@@ -123,12 +131,36 @@ func (c *cli) createToken(ctx context.Context, t *target, o tokenOptions) (token
 		_ = t.Delete(context.WithoutCancel(ctx), sa)
 		return token.Token{}, err
 	}
+	if e := bearer.Expires().UTC().Truncate(time.Second); e.Before(expires) {
+		expires = e // the API server grants less than was asked for
+	}
 	tok := token.Token{Server: server, CA: ca, ID: id, Cluster: o.cluster, Bearer: string(bearer.Text), Expires: expires}
 	if _, err := token.Parse(tok.String()); err != nil {
 		_ = t.Delete(context.WithoutCancel(ctx), sa)
 		return token.Token{}, fmt.Errorf("the kubeconfig does not make a token: %w", err)
 	}
 	return tok, nil
+}
+
+// mayJoin refuses a token for a name that is taken, before somebody carries it to a cluster in vain.
+func (t *target) mayJoin(ctx context.Context, o tokenOptions) error {
+	var cl v1alpha1.Cluster
+	err := t.Get(ctx, client.ObjectKey{Name: o.cluster}, &cl)
+	switch {
+	case meta.IsNoMatchError(err):
+		return fail(ExitRefused, "%s is no hub of Seaway", t.rest.Host).
+			then("make it one with `seaway install hub`, or name the hub with --kubeconfig or --context")
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return err
+	case cl.DeletionTimestamp != nil:
+		return fail(ExitRefused, "cluster %s is being removed from the fleet", o.cluster).then("run this again when `seaway cluster list` no longer shows it")
+	case cl.Annotations[place.AnnotationUID] != "" && !o.rejoin:
+		return fail(ExitRefused, "%s is a member of the fleet already", o.cluster).
+			then("choose another name; or, if that very cluster lost its credential: seaway token create %s --rejoin", o.cluster)
+	}
+	return nil
 }
 
 // endpoint is where and how members reach the hub: as this kubeconfig does, unless told otherwise.

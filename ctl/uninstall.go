@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,6 +74,7 @@ func (c *cli) uninstallHub(ctx context.Context, force bool) error {
 			return err
 		}
 	}
+	clusters.Items = slices.DeleteFunc(clusters.Items, func(cl v1alpha1.Cluster) bool { return cl.DeletionTimestamp != nil })
 	if n := len(clusters.Items); n > 0 && !force {
 		return fail(ExitRefused, "%d clusters are in the fleet, %s among them", n, clusters.Items[0].Name).
 			then("run `seaway leave` on each of them first; or `seaway uninstall hub --force`")

@@ -170,7 +170,7 @@ func (s *Source) note(err error) {
 		p = &fleet.Problem{Where: "cluster " + c.Cluster, Since: time.Now(), Reason: "HubUnreachable",
 			Message: fmt.Sprintf("the hub credential could not be renewed: %v", err),
 			Next:    fmt.Sprintf("check that this cluster can reach %s; traffic goes on meanwhile", c.Server)}
-		again := fmt.Sprintf("on the hub run `seaway token create %s`, then here `seaway join --token …`", c.Cluster)
+		again := fmt.Sprintf("on the hub run `seaway token create %s --rejoin`, then here `seaway join --token …`", c.Cluster)
 		switch {
 		case refused(err):
 			p.Reason, p.Next = "CredentialRevoked", "if this cluster is to stay in the fleet: "+again
