@@ -43,7 +43,7 @@ const (
 	hubTimeout   = 5 * time.Second  // of one request
 	hubSyncLimit = 30 * time.Second // for reading everything once
 	hubWaitMin   = time.Second
-	hubWaitMax   = 10 * time.Second
+	hubWaitMax   = 5 * time.Second
 )
 
 // runHub keeps a session with the hub for as long as the replica leads. The waits between sessions are our own,

@@ -193,7 +193,9 @@ func (l *leader) turn(now time.Time) time.Time {
 	f := l.board.snapshot()
 	r := roster.New(f)
 	again := l.ledgers.settle(r, f.Leaving, now)
-	before := l.roster.Swap(r)
+	before := l.roster.Load()
+	r.Share(before)
+	l.roster.Store(r)
 	exhausted, demand, problems := l.ledgers.state()
 	b := r.Bulletin()
 	b.Demand = demand
@@ -221,11 +223,13 @@ func (l *leader) hearDiscovery() {
 	services, all := l.discover.Services()
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
-	if known {
+	if known && !reflect.DeepEqual(exports, l.board.facts.Exports) {
 		l.board.facts.Exports = exports
 	}
-	if all {
+	if all && !reflect.DeepEqual(services, l.board.facts.Services) {
 		l.board.facts.Services = services
+	}
+	if all {
 		l.ledgers.use(services)
 	}
 }

@@ -32,6 +32,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
@@ -42,6 +43,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"seaway.dev/seaway/api/v1alpha1"
+	"seaway.dev/seaway/bulletin"
 	"seaway.dev/seaway/controller"
 	crds "seaway.dev/seaway/deploy/crds"
 	"seaway.dev/seaway/fleet"
@@ -121,6 +123,7 @@ func (w *world) start(name string, args ...string) *exec.Cmd {
 
 // cluster is one API server.
 type cluster struct {
+	t      *testing.T // of the part that plays
 	w      *world
 	name   string
 	config *rest.Config
@@ -142,7 +145,7 @@ func (w *world) cluster(name string) *cluster {
 	tokens := filepath.Join(dir, "tokens.csv")
 	os.WriteFile(tokens, []byte("admin,admin,admin,system:masters\n"), 0o600)
 	_, port, _ := net.SplitHostPort(freePort(w.t))
-	c := &cluster{w: w, name: name, args: []string{"kube-apiserver",
+	c := &cluster{t: w.t, w: w, name: name, args: []string{"kube-apiserver",
 		"--etcd-servers=" + w.etcd, "--etcd-prefix=/" + name, "--secure-port=" + port, "--bind-address=127.0.0.1", "--cert-dir=" + dir,
 		"--token-auth-file=" + tokens, "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16",
 		"--service-account-issuer=https://" + name, "--service-account-key-file=" + keyFile, "--service-account-signing-key-file=" + keyFile,
@@ -161,7 +164,7 @@ func (w *world) cluster(name string) *cluster {
 }
 
 func (c *cluster) ready() {
-	eventually(c.w.t, time.Minute, c.name+"'s API server is ready", func(ctx context.Context) error {
+	eventually(c.t, time.Minute, c.name+"'s API server is ready", func(ctx context.Context) error {
 		return c.typed.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 }
@@ -178,11 +181,11 @@ func (c *cluster) restart() {
 }
 
 func (c *cluster) create(objects ...client.Object) {
-	c.w.t.Helper()
+	c.t.Helper()
 	for _, o := range objects {
 		status := o.DeepCopyObject().(client.Object)
-		if err := c.client.Create(c.w.t.Context(), o); err != nil {
-			c.w.t.Fatalf("%s: create %s: %v", c.name, o.GetName(), err)
+		if err := c.client.Create(c.t.Context(), o); err != nil {
+			c.t.Fatalf("%s: create %s: %v", c.name, o.GetName(), err)
 		}
 		switch s := status.(type) {
 		case *corev1.Pod:
@@ -194,8 +197,8 @@ func (c *cluster) create(objects ...client.Object) {
 		default:
 			continue
 		}
-		if err := c.client.Status().Update(c.w.t.Context(), o); err != nil {
-			c.w.t.Fatalf("%s: status of %s: %v", c.name, o.GetName(), err)
+		if err := c.client.Status().Update(c.t.Context(), o); err != nil {
+			c.t.Fatalf("%s: status of %s: %v", c.name, o.GetName(), err)
 		}
 	}
 }
@@ -204,10 +207,10 @@ func (c *cluster) define(texts ...[]byte) {
 	for _, text := range texts {
 		crd := &apiextensionsv1.CustomResourceDefinition{}
 		if err := yaml.Unmarshal(text, crd); err != nil {
-			c.w.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		c.create(crd)
-		eventually(c.w.t, 30*time.Second, crd.Name+" is served", func(ctx context.Context) error {
+		eventually(c.t, 30*time.Second, crd.Name+" is served", func(ctx context.Context) error {
 			got := &apiextensionsv1.CustomResourceDefinition{}
 			if err := c.client.Get(ctx, client.ObjectKeyFromObject(crd), got); err != nil {
 				return err
@@ -287,7 +290,7 @@ type agent struct {
 
 // agent starts one on a node, with a token bound to a pod there, as the kubelet would give it.
 func (c *cluster) agent(node, url string, seed byte) *agent {
-	t := c.w.t
+	t := c.t
 	p := pod("seaway-system", "agent-"+node, node, "")
 	p.Spec.ServiceAccountName = "seaway-agent"
 	c.create(p)
@@ -430,7 +433,7 @@ type replica struct {
 
 // run starts a controller of a member.
 func (c *cluster) run(hub *cluster, podName string) *replica {
-	t := c.w.t
+	t := c.t
 	if err := client.IgnoreAlreadyExists(c.client.Create(t.Context(), pod("seaway-system", podName, "n1", ""))); err != nil {
 		t.Fatal(err)
 	}
@@ -439,7 +442,7 @@ func (c *cluster) run(hub *cluster, podName string) *replica {
 	if testing.Verbose() {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: level})).With("cluster", c.name, "pod", podName)
+	log := slog.New(slog.NewTextHandler(testWriter{c.w.t}, &slog.HandlerOptions{Level: level})).With("cluster", c.name, "pod", podName)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -454,7 +457,7 @@ func (c *cluster) run(hub *cluster, podName string) *replica {
 	}()
 	var once sync.Once
 	r := &replica{url: "https://" + listen, stop: func() { once.Do(func() { cancel(); <-done }) }}
-	t.Cleanup(r.stop)
+	c.w.t.Cleanup(r.stop)
 	return r
 }
 
@@ -481,33 +484,64 @@ func (h *cluster) slice(name string, prefixes []v1alpha1.CIDR, names []string, r
 		Status: v1alpha1.SliceStatus{Clusters: rows}})
 }
 
-// fleetOfTwo makes a hub, c1 with n1 and n2, and c2 (private) with n1, joined, with their controllers and agents.
-func fleetOfTwo(t *testing.T) (hub, c1, c2 *cluster, r1 *replica, agents map[string]*agent) {
+// liveFleet is a hub, c1 and c2 (private) with nodes n1 and n2 each, joined, with their controllers and agents.
+type liveFleet struct {
+	hub, c1, c2 *cluster
+	r1          *replica // c1's leading controller
+	agents      map[string]*agent
+}
+
+// TestLive plays one fleet's life on real API servers, each part in namespaces and slices of its own.
+func TestLive(t *testing.T) {
+	f := newLiveFleet(t)
+	for _, part := range []struct {
+		name string
+		play func(*testing.T, *liveFleet)
+	}{
+		{"first slice", liveFirstSlice}, {"exhaustion", liveExhaustion}, {"services", liveServices},
+		{"hub away", liveHubAway}, {"leave", liveLeave},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			for _, c := range []*cluster{f.hub, f.c1, f.c2} {
+				c.t = t
+			}
+			for _, a := range f.agents {
+				a.t = t
+			}
+			part.play(t, f)
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func newLiveFleet(t *testing.T) *liveFleet {
 	w := newWorld(t)
-	hub, c1, c2 = w.cluster("hub"), w.cluster("c1"), w.cluster("c2")
+	f := &liveFleet{hub: w.cluster("hub"), c1: w.cluster("c1"), c2: w.cluster("c2"), agents: map[string]*agent{}}
+	hub, c1, c2 := f.hub, f.c1, f.c2
 	hub.define(crds.Clusters, crds.Slices)
 	hub.enrol("c1", false)
 	hub.enrol("c2", true)
-	agents = map[string]*agent{}
 	for i, c := range []*cluster{c1, c2} {
 		c.define(mcscrd.ServiceExportCRD, mcscrd.ServiceImportCRD)
-		c.create(ns("seaway-system"), ns("shop"), ns("ops"), node("n1"), node("n2"),
+		c.create(ns("seaway-system"), ns("shop"), ns("jam"), ns("store"), ns("away"), node("n1"), node("n2"),
 			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: "seaway-agent"}})
 		r := c.run(hub, "controller-a")
 		if i == 0 {
-			r1 = r
+			f.r1 = r
 		}
 		for j, n := range []string{"n1", "n2"} {
-			agents[c.name+"/"+n] = c.agent(n, r.url, byte(10*(i+1)+j))
+			f.agents[c.name+"/"+n] = c.agent(n, r.url, byte(10*(i+1)+j))
 		}
 	}
-	return hub, c1, c2, r1, agents
+	return f
 }
 
 func (c *cluster) addrOf(key string) (condition, addrs string) {
 	namespace, name, _ := strings.Cut(key, "/")
 	p := &corev1.Pod{}
-	if err := c.client.Get(c.w.t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, p); err != nil {
+	if err := c.client.Get(c.t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, p); err != nil {
 		return err.Error(), ""
 	}
 	for _, cond := range p.Status.Conditions {
@@ -519,8 +553,8 @@ func (c *cluster) addrOf(key string) (condition, addrs string) {
 }
 
 func (c *cluster) shows(key, condition, addrs string) {
-	c.w.t.Helper()
-	eventually(c.w.t, 15*time.Second, c.name+" "+key+" shows "+condition+" "+addrs, func(context.Context) error {
+	c.t.Helper()
+	eventually(c.t, 15*time.Second, c.name+" "+key+" shows "+condition+" "+addrs, func(context.Context) error {
 		gotC, gotA := c.addrOf(key)
 		if gotC != condition || gotA != addrs {
 			return fmt.Errorf("it shows %q %q", gotC, gotA)
@@ -529,8 +563,8 @@ func (c *cluster) shows(key, condition, addrs string) {
 	})
 }
 
-func TestLiveFirstSlice(t *testing.T) {
-	hub, c1, c2, r1, agents := fleetOfTwo(t)
+func liveFirstSlice(t *testing.T, f *liveFleet) {
+	hub, c1, c2, agents := f.hub, f.c1, f.c2, f.agents
 	c1.create(pod("shop", "web-0", "n1", "StatefulSet"), pod("shop", "client", "n2", ""))
 	host := pod("shop", "host", "n2", "")
 	host.Spec.HostNetwork = true
@@ -570,9 +604,9 @@ func TestLiveFirstSlice(t *testing.T) {
 		t.Errorf("slices %+v", in.Slices)
 	}
 	agents["c2/n1"].told("of c1's gateways", peer("c1/n2", fleet.ManagementSlice))
-	// c2/n2 hosts nothing: it is told of gateways, but of nobody's key on the slice.
-	idle := agents["c2/n2"].told("of gateways", peer("c1/n1", fleet.ManagementSlice))
-	if len(idle.Slices) != 0 || len(idle.Pods) != 0 || peer("c1/n1", "pay")(idle) == nil {
+	// c2/n2 hosts nothing: it is told of nobody but itself.
+	idle := agents["c2/n2"].told("of itself", peer("c2/n2", fleet.ManagementSlice))
+	if len(idle.Slices) != 0 || len(idle.Pods) != 0 || len(idle.Clusters) != 1 {
 		t.Errorf("a node without pods is told of %+v %+v", idle.Slices, idle.Clusters)
 	}
 
@@ -605,21 +639,36 @@ func TestLiveFirstSlice(t *testing.T) {
 		c1.shows("shop/web-0", "True Attached", "10.77.0.2,fd77::2")
 	})
 
+	t.Run("a NetworkPolicy", func(t *testing.T) {
+		began := time.Now()
+		c1.create(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db-only"}, Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
+			Ingress: []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
+				{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}}}}}}})
+		agents["c1/n2"].told("of the policy, which names a pod of the other cluster", func(in *fleet.Intent) error {
+			if len(in.Policies) == 1 && len(in.Policies[0].AllowIn) == 1 && fmt.Sprint(in.Policies[0].AllowIn[0].Peers) == "[10.77.1.0/32 fd77:0:0:1::/128]" {
+				return nil
+			}
+			return fmt.Errorf("policies %+v", in.Policies)
+		})
+		t.Logf("from the policy to the node: %v", time.Since(began).Round(time.Millisecond))
+	})
+
 	t.Run("tokens", func(t *testing.T) { tokensAreChecked(t, c1, agents["c1/n1"]) })
 
 	t.Run("another replica takes over", func(t *testing.T) {
-		r1.stop()
+		f.r1.stop()
 		r := c1.run(hub, "controller-b")
+		f.r1 = r
 		for _, n := range []string{"n1", "n2"} {
 			agents["c1/"+n].dial(r.url)
 		}
-		rev := agents["c1/n1"].told("by the new leader", func(in *fleet.Intent) error {
+		agents["c1/n1"].told("by the new leader", func(in *fleet.Intent) error {
 			if len(in.Pods) != 4 {
 				return fmt.Errorf("%d pods", len(in.Pods))
 			}
 			return peer("c2/n1", "pay")(in)
 		})
-		_ = rev
 		c1.shows("shop/web-0", "True Attached", "10.77.0.2,fd77::2")
 		eventually(t, 10*time.Second, "the Service points at the new leader", func(ctx context.Context) error {
 			var pods corev1.PodList
@@ -649,6 +698,70 @@ func TestLiveFirstSlice(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// liveExhaustion fills a slice's block, sees the demand on the hub, and goes on when the hub adds one.
+func liveExhaustion(t *testing.T, f *liveFleet) {
+	hub, c1, agents := f.hub, f.c1, f.agents
+	for i := range 5 {
+		c1.create(pod("jam", fmt.Sprint("web-", i), "n1", ""))
+	}
+	hub.slice("jam", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"jam"}, v1alpha1.SliceCluster{Name: "c1", Blocks: []string{"10.77.0.0/30"}})
+	count := func(n int) func(*fleet.Intent) error {
+		return func(in *fleet.Intent) error {
+			if len(on(in, "jam")) != n {
+				return fmt.Errorf("%d pods", len(on(in, "jam")))
+			}
+			return nil
+		}
+	}
+	agents["c1/n1"].told("of three pods", count(3))
+	eventually(t, 10*time.Second, "two pods say why not", func(context.Context) error {
+		n := 0
+		for i := range 5 {
+			if c, _ := c1.addrOf(fmt.Sprint("jam/web-", i)); c == "False AddressesExhausted" {
+				n++
+			}
+		}
+		if n != 2 {
+			return fmt.Errorf("%d do", n)
+		}
+		return nil
+	})
+	eventually(t, 10*time.Second, "the hub hears the demand", func(ctx context.Context) error {
+		cm := &corev1.ConfigMap{}
+		if err := hub.client.Get(ctx, client.ObjectKey{Namespace: "seaway-c1", Name: "bulletin"}, cm); err != nil {
+			return err
+		}
+		b, err := bulletin.Decode(cm.BinaryData["bulletin"])
+		if err == nil && b.Demand["jam"] != 5 {
+			err = fmt.Errorf("demand %v", b.Demand)
+		}
+		return err
+	})
+	s := &v1alpha1.Slice{}
+	if err := hub.client.Get(t.Context(), client.ObjectKey{Name: "jam"}, s); err != nil {
+		t.Fatal(err)
+	}
+	s.Status.Clusters[0].Blocks = append(s.Status.Clusters[0].Blocks, "10.77.9.0/30")
+	if err := hub.client.Status().Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	agents["c1/n1"].told("of all five pods", count(5))
+	shown := map[string]bool{}
+	for i := range 5 {
+		eventually(t, 10*time.Second, "all pods show their addresses", func(context.Context) error {
+			c, a := c1.addrOf(fmt.Sprint("jam/web-", i))
+			shown[a] = true
+			if c != "True Attached" {
+				return fmt.Errorf("web-%d shows %q", i, c)
+			}
+			return nil
+		})
+	}
+	if delete(shown, ""); len(shown) != 5 {
+		t.Errorf("addresses %v", shown)
+	}
 }
 
 func tokensAreChecked(t *testing.T, c *cluster, a *agent) {
@@ -685,27 +798,27 @@ func tokensAreChecked(t *testing.T, c *cluster, a *agent) {
 	}
 }
 
-func TestLiveServices(t *testing.T) {
-	hub, c1, c2, _, agents := fleetOfTwo(t)
-	c1.create(pod("shop", "web-0", "n1", ""))
-	c2.create(pod("shop", "client", "n1", ""))
+func liveServices(t *testing.T, f *liveFleet) {
+	hub, c1, c2, agents := f.hub, f.c1, f.c2, f.agents
+	c1.create(pod("store", "web-0", "n1", ""))
+	c2.create(pod("store", "client", "n1", ""))
 	for _, c := range []*cluster{c1, c2} {
-		c.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: corev1.ServiceSpec{
+		c.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "store", Name: "web"}, Spec: corev1.ServiceSpec{
 			Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromInt32(8080), Protocol: corev1.ProtocolTCP}}}})
 	}
 	ready, port, name, proto := true, int32(8080), "http", corev1.ProtocolTCP
 	c1.create(&discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}, AddressType: discoveryv1.AddressTypeIPv4,
+		ObjectMeta: metav1.ObjectMeta{Namespace: "store", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}, AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.9"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
-			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "shop", Name: "web-0"}}},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "store", Name: "web-0"}}},
 		Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &proto}},
-	}, &mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}})
-	hub.slice("pay", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"shop"},
+	}, &mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "store", Name: "web"}})
+	hub.slice("goods", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"store"},
 		v1alpha1.SliceCluster{Name: "c1", Blocks: []string{"10.77.0.0/24"}}, v1alpha1.SliceCluster{Name: "c2", Blocks: []string{"10.77.1.0/24"}})
 
 	served := func(in *fleet.Intent) error {
 		for _, s := range in.Services {
-			if s.Key() == "shop/web" && len(s.IPs) == 1 && len(s.Endpoints) == 1 && s.Endpoints[0].Ready {
+			if s.Key() == "store/web" && len(s.IPs) == 1 && len(s.Endpoints) == 1 && s.Endpoints[0].Ready {
 				return nil
 			}
 		}
@@ -718,7 +831,7 @@ func TestLiveServices(t *testing.T) {
 	agents["c1/n2"].told("of its own service", served)
 	eventually(t, 10*time.Second, "c2 has the ServiceImport", func(ctx context.Context) error {
 		im := &mcs.ServiceImport{}
-		if err := c2.client.Get(ctx, client.ObjectKey{Namespace: "shop", Name: "web"}, im); err != nil {
+		if err := c2.client.Get(ctx, client.ObjectKey{Namespace: "store", Name: "web"}, im); err != nil {
 			return err
 		}
 		if len(im.Spec.IPs) != 1 || im.Spec.IPs[0] != in.Services[0].IPs[0].String() {
@@ -730,7 +843,7 @@ func TestLiveServices(t *testing.T) {
 	t.Run("the pod is not ready", func(t *testing.T) {
 		began := time.Now()
 		eps := &discoveryv1.EndpointSlice{}
-		_ = c1.client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web-1"}, eps)
+		_ = c1.client.Get(t.Context(), client.ObjectKey{Namespace: "store", Name: "web-1"}, eps)
 		no := false
 		eps.Endpoints[0].Conditions.Ready = &no
 		if err := c1.client.Update(t.Context(), eps); err != nil {
@@ -746,7 +859,7 @@ func TestLiveServices(t *testing.T) {
 	})
 
 	t.Run("unexport", func(t *testing.T) {
-		if err := c1.client.Delete(t.Context(), &mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}); err != nil {
+		if err := c1.client.Delete(t.Context(), &mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "store", Name: "web"}}); err != nil {
 			t.Fatal(err)
 		}
 		agents["c2/n1"].told("of no service", func(in *fleet.Intent) error {
@@ -758,25 +871,25 @@ func TestLiveServices(t *testing.T) {
 	})
 }
 
-// TestLiveHubAway takes the hub away, restarts a controller without it, and brings it back.
-func TestLiveHubAway(t *testing.T) {
-	hub, c1, c2, r1, agents := fleetOfTwo(t)
-	c1.create(pod("shop", "web-0", "n1", ""))
-	c2.create(pod("shop", "client", "n1", ""))
-	hub.slice("pay", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"shop"},
+// liveHubAway takes the hub away, restarts a controller without it, and brings it back.
+func liveHubAway(t *testing.T, f *liveFleet) {
+	hub, c1, c2, agents := f.hub, f.c1, f.c2, f.agents
+	c1.create(pod("away", "web-0", "n1", ""))
+	c2.create(pod("away", "away-client", "n1", ""))
+	hub.slice("away", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"away"},
 		v1alpha1.SliceCluster{Name: "c1", Blocks: []string{"10.77.0.0/24"}}, v1alpha1.SliceCluster{Name: "c2", Blocks: []string{"10.77.1.0/24"}})
 	whole := func(n int) func(*fleet.Intent) error {
 		return func(in *fleet.Intent) error {
 			peers := 0
 			for _, c := range in.Clusters {
 				for _, n := range c.Nodes {
-					if !n.Keys["pay"].IsZero() {
+					if !n.Keys["away"].IsZero() {
 						peers++
 					}
 				}
 			}
-			if len(in.Pods) != n || peers != 2 {
-				return fmt.Errorf("%d pods, %d keys", len(in.Pods), peers)
+			if len(on(in, "away")) != n || peers != 2 {
+				return fmt.Errorf("%d pods, %d keys", len(on(in, "away")), peers)
 			}
 			return nil
 		}
@@ -788,19 +901,20 @@ func TestLiveHubAway(t *testing.T) {
 			return err
 		}
 		b, err := gunzip(cm.BinaryData["fleet"])
-		if err == nil && !bytes.Contains(b, []byte(`"client"`)) {
+		if err == nil && !bytes.Contains(b, []byte(`"away-client"`)) {
 			err = fmt.Errorf("c2's pod is not in it")
 		}
 		return err
 	})
 	hub.stop()
-	c1.create(pod("shop", "web-1", "n1", ""))
+	c1.create(pod("away", "web-1", "n1", ""))
 	agents["c1/n1"].told("of a new pod without the hub", whole(3))
 
-	r1.stop()
+	f.r1.stop()
 	agents["c1/n1"].reset()
 	began := time.Now()
-	r := c1.run(hub, "controller-b")
+	r := c1.run(hub, "controller-c")
+	f.r1 = r
 	agents["c1/n1"].dial(r.url)
 	agents["c1/n2"].dial(r.url)
 	first := agents["c1/n1"].told("anything by the new leader", func(*fleet.Intent) error { return nil })
@@ -817,12 +931,11 @@ func TestLiveHubAway(t *testing.T) {
 	t.Logf("from the hub's return to the other cluster's node: %v", time.Since(began).Round(time.Millisecond))
 }
 
-// TestLiveLeave has a cluster leave: nodes are told to purge, pods show nothing any more.
-func TestLiveLeave(t *testing.T) {
-	hub, c1, _, _, agents := fleetOfTwo(t)
-	c1.create(pod("shop", "web-0", "n1", ""), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: controller.SettingsMap}})
-	hub.slice("pay", []v1alpha1.CIDR{"10.77.0.0/16"}, []string{"shop"}, v1alpha1.SliceCluster{Name: "c1", Blocks: []string{"10.77.0.0/24"}})
-	c1.shows("shop/web-0", "True Attached", "10.77.0.1")
+// liveLeave has a cluster leave: nodes are told to purge, pods show nothing any more.
+func liveLeave(t *testing.T, f *liveFleet) {
+	c1, agents := f.c1, f.agents
+	c1.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: controller.SettingsMap}})
+	c1.shows("shop/web-0", "True Attached", "10.77.0.2,fd77::2")
 	p := &corev1.Pod{}
 	if err := c1.client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web-0"}, p); err != nil {
 		t.Fatal(err)
@@ -883,4 +996,9 @@ func (a *agent) reset() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.intent = nil
+}
+
+// on lists the pods of one slice.
+func on(in *fleet.Intent, slice string) []fleet.Pod {
+	return slices.DeleteFunc(slices.Clone(in.Pods), func(p fleet.Pod) bool { return p.Slice != slice })
 }

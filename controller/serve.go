@@ -22,6 +22,9 @@ const heartbeat = 15 * time.Second
 // writeLimit is how long a node may take to accept what it is told. A stuck one loses its stream and dials again.
 const writeLimit = 20 * time.Second
 
+// streamRate bounds what one node's intents cost, bytes a second: after a long one the next waits a little.
+const streamRate = 16 << 20
+
 // httpError is an answer to a request that is wrong.
 type httpError struct {
 	code int
@@ -78,23 +81,33 @@ func (h *handler) intent(w http.ResponseWriter, r *http.Request, node string) er
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-	line := json.NewEncoder(w)
 	var last *fleet.Intent
+	var pause <-chan time.Time // while it lasts, changes gather
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
-		in, change := h.streams.next(node, last)
+		in, change := h.streams.next(node, last, pause == nil)
 		if in != nil {
+			line, err := json.Marshal(in)
+			if err != nil {
+				return fmt.Errorf("write intent: %w", err)
+			}
 			_ = out.SetWriteDeadline(time.Now().Add(writeLimit))
-			if line.Encode(in) != nil || out.Flush() != nil {
+			if _, err := w.Write(append(line, '\n')); err != nil || out.Flush() != nil {
 				return nil // the node is gone: it dials again
 			}
 			last = in
+			pause = time.After(time.Duration(len(line)) * time.Second / streamRate)
 			h.streams.l.meters.intents.Inc()
+		}
+		if pause != nil {
+			change = nil
 		}
 		select {
 		case <-r.Context().Done():
 			return nil
+		case <-pause:
+			pause = nil
 		case <-change:
 		case <-beat.C:
 			_ = out.SetWriteDeadline(time.Now().Add(writeLimit))

@@ -50,13 +50,13 @@ func (s *streams) wakeAll() {
 }
 
 // next returns the node's intent if it differs from the given one, which was told last on this connection; else nil.
-// The channel is closed when it is worth asking again.
-func (s *streams) next(node string, last *fleet.Intent) (*fleet.Intent, <-chan struct{}) {
+// The channel is closed when it is worth asking again. Unless now is set, nothing is looked for.
+func (s *streams) next(node string, last *fleet.Intent, now bool) (*fleet.Intent, <-chan struct{}) {
 	s.mu.Lock()
 	change := s.change
 	s.mu.Unlock()
 	r := s.l.roster.Load()
-	if r == nil {
+	if r == nil || !now {
 		return nil, change
 	}
 	in := r.Intent(node)
