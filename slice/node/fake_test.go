@@ -75,6 +75,13 @@ func (c *fakeController) tell(t *testing.T, in fleet.Intent) {
 	c.say(t, b)
 }
 
+// counts returns how often it was dialled for a stream, or in vain, and how many reports came.
+func (c *fakeController) counts() (dials, reports int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dials, len(c.reports)
+}
+
 func (c *fakeController) setAway(away bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,6 +14,12 @@ import (
 	"seaway.dev/seaway/fleet"
 )
 
+// pause lets the bubble's time pass, and everybody finish what they do then.
+func pause(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // TestHearApplyReport is the thin line: an intent comes, the node becomes it, the report says so.
 func TestHearApplyReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -21,12 +27,12 @@ func TestHearApplyReport(t *testing.T) {
 		b.kernel.running["a"] = true
 		b.start(t)
 		synctest.Wait()
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if r := b.controller.last(t); r.Node != "n1" || r.MTU != 1500 || r.Port != fleet.DefaultPort || len(r.Addrs) != 1 || r.Keys[fleet.ManagementSlice].IsZero() {
 			t.Errorf("before any intent the controller must know the node's whereabouts and its management key: %+v", r)
 		}
 		b.controller.tell(t, intent(7, "a"))
-		time.Sleep(100 * time.Millisecond)
+		pause(100 * time.Millisecond)
 		r := b.controller.last(t)
 		if r.IntentRev != 7 || len(r.Attachments) != 1 || !r.Attachments[0].Attached || r.Keys["pay"].IsZero() || len(r.Problems) != 0 {
 			t.Errorf("after an intent: %+v", r)
@@ -55,18 +61,18 @@ func TestControllerAway(t *testing.T) {
 		b.kernel.running["a"] = true
 		b.controller.setAway(true)
 		a := b.start(t)
-		time.Sleep(10 * time.Minute)
+		pause(10 * time.Minute)
 		if st := a.state(); st.IntentRev != 3 || len(st.Attachments) != 1 || st.Problems[0].Reason != "ControllerUnreachable" || st.Problems[0].Next == "" {
 			t.Errorf("with the controller away: %+v", st)
 		}
 		// Stream and reports together: at most one each per 7.5 s once the waits are at their longest.
-		if n := b.controller.dials; n < 60 || n > 200 {
+		if n, _ := b.controller.counts(); n < 60 || n > 200 {
 			t.Errorf("%d attempts in ten minutes, want between 60 and 200", n)
 		}
 		b.controller.setAway(false)
-		time.Sleep(16 * time.Second)
+		pause(16 * time.Second)
 		b.controller.tell(t, intent(4, "a"))
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if r := b.controller.last(t); r.IntentRev != 4 || len(r.Problems) != 0 {
 			t.Errorf("with the controller back: %+v", r)
 		}
@@ -80,15 +86,15 @@ func TestSilentController(t *testing.T) {
 		b.start(t)
 		synctest.Wait()
 		for range 20 {
-			time.Sleep(15 * time.Second)
+			pause(15 * time.Second)
 			b.controller.say(t, nil)
 		}
 		synctest.Wait()
-		if b.controller.dials != 1 {
-			t.Errorf("%d streams while heartbeats came, want 1", b.controller.dials)
+		if n, _ := b.controller.counts(); n != 1 {
+			t.Errorf("%d streams while heartbeats came, want 1", n)
 		}
-		time.Sleep(47 * time.Second)
-		if b.controller.dials < 2 {
+		pause(47 * time.Second)
+		if n, _ := b.controller.counts(); n < 2 {
 			t.Error("the agent did not dial again after 47 s of silence")
 		}
 	})
@@ -99,23 +105,25 @@ func TestReportsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.start(t)
-		time.Sleep(2 * time.Second)
-		before := len(b.controller.reports)
+		pause(2 * time.Second)
+		_, before := b.controller.counts()
 		for rev := range 20 {
 			b.controller.tell(t, intent(uint64(rev+1), "a"))
 			synctest.Wait()
 		}
-		time.Sleep(time.Second)
-		if n := len(b.controller.reports) - before; n < 1 || n > 2 {
+		pause(time.Second)
+		_, after := b.controller.counts()
+		if n := after - before; n < 1 || n > 2 {
 			t.Errorf("20 intents at once gave %d reports, want one or two", n)
 		}
+		b.kernel.mu.Lock()
 		b.kernel.running["a"] = true
-		before = len(b.controller.reports)
-		time.Sleep(10 * time.Minute)
-		b.controller.mu.Lock()
-		defer b.controller.mu.Unlock()
-		// 12 s of grace for streams that are cut because this fake sends no heartbeats.
-		if n := len(b.controller.reports) - before; n < 10 || n > 60 {
+		b.kernel.mu.Unlock()
+		_, before = b.controller.counts()
+		pause(10 * time.Minute)
+		_, after = b.controller.counts()
+		// More than ten, because this fake sends no heartbeats: streams are cut, which is a change each time.
+		if n := after - before; n < 10 || n > 60 {
 			t.Errorf("ten quiet minutes gave %d reports", n)
 		}
 	})
@@ -129,9 +137,9 @@ func TestNewSandbox(t *testing.T) {
 		b.start(t)
 		synctest.Wait()
 		b.controller.tell(t, intent(1, "a"))
-		time.Sleep(5 * time.Minute)
+		pause(5 * time.Minute)
 		before := b.kernel.count()
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if n := b.kernel.count() - before; n > 8 {
 			t.Errorf("%d rounds in a minute of waiting for a sandbox, want about 6", n)
 		}
@@ -139,12 +147,12 @@ func TestNewSandbox(t *testing.T) {
 		changed := b.kernel.changed
 		b.kernel.mu.Unlock()
 		changed() // the namespace's file appears …
-		time.Sleep(180 * time.Millisecond)
+		pause(180 * time.Millisecond)
 		b.kernel.mu.Lock()
 		b.kernel.running["a"] = true // … and a while later the runtime knows the sandbox
 		b.kernel.mu.Unlock()
 		ready := time.Now()
-		time.Sleep(time.Second)
+		pause(time.Second)
 		b.kernel.mu.Lock()
 		defer b.kernel.mu.Unlock()
 		if took := b.kernel.at["a"].Sub(ready); took < 0 || took > 20*time.Millisecond {
@@ -160,11 +168,11 @@ func TestTunnelRestarts(t *testing.T) {
 		a := b.start(t)
 		synctest.Wait()
 		b.controller.tell(t, intent(1, "a"))
-		time.Sleep(6 * time.Second)
+		pause(6 * time.Second)
 		b.tunnel.mu.Lock()
 		b.tunnel.down = true
 		b.tunnel.mu.Unlock()
-		time.Sleep(11 * time.Second)
+		pause(11 * time.Second)
 		if st := a.state(); len(st.Problems) == 0 || st.Problems[0].Reason != "TunnelDown" || st.Keys["pay"].IsZero() {
 			t.Errorf("with the tunnel down: %+v; want the problem TunnelDown, and the keys still told", st)
 		}
@@ -172,14 +180,14 @@ func TestTunnelRestarts(t *testing.T) {
 		b.tunnel.down, b.tunnel.started = false, time.Now()
 		puts := len(b.tunnel.puts)
 		b.tunnel.mu.Unlock()
-		time.Sleep(300 * time.Millisecond)
+		pause(300 * time.Millisecond)
 		b.tunnel.mu.Lock()
 		if len(b.tunnel.puts) == puts {
 			t.Error("a tunnel that came back was not told again within 300 ms")
 		}
 		b.tunnel.started, puts = time.Now(), len(b.tunnel.puts) // a restart too short to be seen as an absence
 		b.tunnel.mu.Unlock()
-		time.Sleep(5100 * time.Millisecond)
+		pause(5100 * time.Millisecond)
 		b.tunnel.mu.Lock()
 		defer b.tunnel.mu.Unlock()
 		if len(b.tunnel.puts) == puts {
@@ -195,16 +203,16 @@ func TestKeysGo(t *testing.T) {
 		b.start(t)
 		synctest.Wait()
 		b.controller.tell(t, intent(1, "a"))
-		time.Sleep(10 * time.Second)
+		pause(10 * time.Second)
 		b.controller.tell(t, intent(2))
-		time.Sleep(9 * time.Minute)
+		pause(9 * time.Minute)
 		b.tunnel.mu.Lock()
 		_, has := b.tunnel.keys["pay"]
 		b.tunnel.mu.Unlock()
 		if !has {
 			t.Error("the key went at once")
 		}
-		time.Sleep(2 * time.Minute)
+		pause(2 * time.Minute)
 		b.tunnel.mu.Lock()
 		defer b.tunnel.mu.Unlock()
 		if _, has := b.tunnel.keys["pay"]; has || len(b.tunnel.keys) != 1 {
@@ -220,11 +228,11 @@ func TestPurge(t *testing.T) {
 		b.start(t)
 		synctest.Wait()
 		b.controller.tell(t, intent(1, "a"))
-		time.Sleep(time.Second)
+		pause(time.Second)
 		gone := intent(2)
 		gone.Purge = true
 		b.controller.tell(t, gone)
-		time.Sleep(time.Second)
+		pause(time.Second)
 		r := b.controller.last(t)
 		if !r.Purged || r.IntentRev != 2 || len(r.Keys) != 0 || len(r.Attachments) != 0 || !b.kernel.purged || !b.tunnel.purged {
 			t.Errorf("after purge: %+v, kernel %v, tunnel %v", r, b.kernel.purged, b.tunnel.purged)
@@ -232,12 +240,12 @@ func TestPurge(t *testing.T) {
 		if _, err := os.Stat(b.cfg.StateDir + "/intent.json"); !os.IsNotExist(err) {
 			t.Errorf("the saved intent is still there: %v", err)
 		}
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if len(b.tunnel.keys) != 0 {
 			t.Error("a key was made after the purge")
 		}
 		b.controller.tell(t, intent(3, "a"))
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if r := b.controller.last(t); r.Purged || r.IntentRev != 3 {
 			t.Errorf("after coming back: %+v", r)
 		}
@@ -275,9 +283,9 @@ func TestBadIntents(t *testing.T) {
 				a := b.start(t)
 				synctest.Wait()
 				b.controller.tell(t, intent(1, "a"))
-				time.Sleep(time.Second)
+				pause(time.Second)
 				b.controller.say(t, line)
-				time.Sleep(time.Second)
+				pause(time.Second)
 				st := a.state()
 				if st.IntentRev != 1 || len(st.Problems) != 1 || len(b.kernel.want) != 1 {
 					t.Errorf("after it: %+v", st)
