@@ -31,6 +31,9 @@ func notMember(err error) error {
 	return err
 }
 
+// silent is how old a member's status may be: the controller writes it every minute, changed or not.
+const silent = 150 * time.Second
+
 // Overview is what `seaway status` prints: the fleet on the hub, the cluster's own state on a member, or both.
 type Overview struct {
 	Clusters []v1alpha1.Cluster `json:"clusters,omitempty"`
@@ -98,7 +101,11 @@ func (t *target) overview(ctx context.Context) (*Overview, error) {
 		if err != nil && !apierrors.IsNotFound(err) {
 			return nil, err
 		}
-		if o.Member = s; s != nil {
+		if o.Member = s; s != nil && time.Since(s.Written) > silent {
+			o.Problems = append(o.Problems, fleet.Problem{Reason: "ControllerSilent", Where: "cluster " + s.Cluster, Since: s.Written,
+				Message: "the controller has written no status since " + s.Written.Local().Format(time.DateTime), Next: "kubectl -n seaway-system get pods"})
+		}
+		if s != nil {
 			o.Problems = append(o.Problems, s.Problems...)
 			if known := func(p fleet.Problem) bool { return p.Reason == "HubUnreachable" }; !s.Hub.Connected && !slices.ContainsFunc(o.Problems, known) {
 				o.Problems = append(o.Problems, fleet.Problem{Reason: "HubUnreachable", Where: "cluster " + s.Cluster, Since: s.Hub.Since,
