@@ -13,7 +13,7 @@ import (
 // not stop traffic.
 
 func agent(o MemberOptions) client.Object {
-	both, in := corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer
+	both := corev1.MountPropagationBidirectional
 	hour := int64(3600)
 	pod := nodePod(AgentRole)
 	pod.HostPID = true
@@ -28,16 +28,12 @@ func agent(o MemberOptions) client.Object {
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "run", MountPath: "/run/seaway", MountPropagation: &both},
 			{Name: "state", MountPath: "/var/lib/seaway"},
-			{Name: "netns", MountPath: "/run/netns", MountPropagation: &in},
-			{Name: "containerd", MountPath: "/run/containerd"},
-			{Name: "crio", MountPath: "/run/crio"},
 			{Name: "ca", MountPath: "/etc/seaway/ca", ReadOnly: true},
 			{Name: "token", MountPath: "/var/run/secrets/seaway", ReadOnly: true},
 		},
 	}}
 	pod.Volumes = []corev1.Volume{
-		hostDir("run", "/run/seaway"), hostDir("state", "/var/lib/seaway"), hostDir("netns", "/run/netns"),
-		hostDir("containerd", "/run/containerd"), hostDir("crio", "/run/crio"),
+		hostDir("run", "/run/seaway"), hostDir("state", "/var/lib/seaway"), // the rest of the host it sees in /proc/1/root
 		{Name: "ca", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: "seaway-controller-ca"}}}},
 		{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
