@@ -52,6 +52,13 @@ func (b *board) touch() {
 	}
 }
 
+// left tells whether the cluster leaves the fleet: for that, nothing of the fleet needs to be known.
+func (b *board) left() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.facts.Leaving
+}
+
 // snapshot returns the facts as they are now.
 func (b *board) snapshot() *roster.Facts {
 	b.mu.Lock()

@@ -172,7 +172,7 @@ func (l *leader) loop(ctx context.Context) error {
 		case <-l.board.dirty:
 		case <-timer.C:
 		}
-		if !l.known.Load() {
+		if !l.known.Load() && !l.board.left() {
 			continue // the hub's link touches the board when it knows
 		}
 		began := time.Now()

@@ -45,7 +45,7 @@ func (r *Roster) PodStates(exhausted map[string]bool) []PodState {
 		slice, on := r.sliceOf[p.Namespace]
 		st := PodState{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Slice: slice}
 		switch {
-		case p.Finished:
+		case p.Finished && on:
 			continue // it has no network any more: what it showed last stays true of its time
 		case !on || p.Labels[ExcludeLabel] == "true":
 			if p.Condition.Status == "" && p.Annotation == "" {

@@ -343,6 +343,8 @@ func TestLeavingTakesEverythingBack(t *testing.T) {
 	f := facts()
 	f.Leaving = true
 	f.Pods["shop/web-0"].Condition = roster.Condition{Status: "True"}
+	done := pod(f, "shop/done", "n1", "")
+	done.Finished, done.Annotation = true, "10.77.1.7"
 	f.Exports = []fleet.Export{{Name: "web"}}
 	r := roster.New(f)
 	if in := r.Intent("n1"); !reflect.DeepEqual(in, &fleet.Intent{Version: 1, Cluster: "c1", Node: "n1", Purge: true}) {
@@ -351,7 +353,7 @@ func TestLeavingTakesEverythingBack(t *testing.T) {
 	if b := r.Bulletin(); len(b.Nodes)+len(b.Pods)+len(b.Exports) > 0 {
 		t.Errorf("bulletin %+v", b)
 	}
-	if st := r.PodStates(nil); len(st) != 1 || st[0].Condition.Status != "" {
+	if st := r.PodStates(nil); len(st) != 2 || st[0].Annotation != "" || st[1].Condition.Status != "" {
 		t.Errorf("states %+v", st)
 	}
 }
