@@ -203,20 +203,29 @@ func TestDocsHold(t *testing.T) {
 	}
 }
 
-// TestReasonsHaveAPage: whatever tells somebody to act (a Problem, a condition) is explained in docs/problems.
+// TestReasonsHaveAPage: whatever tells somebody to act (a Problem, a condition, a refusal) is explained in docs/problems,
+// and what nobody says any more is explained no longer.
 func TestReasonsHaveAPage(t *testing.T) {
 	doc, err := os.ReadFile("docs/problems/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for reason, where := range reasons(t) {
-		if !strings.Contains(string(doc), "### "+reason+"\n") {
+	all := reasons(t)
+	for reason, where := range all {
+		if !strings.Contains(string(doc), "\n### "+reason+"\n") {
 			t.Errorf("%s: reason %s has no section \"### %s\" in docs/problems/README.md: what it means, what to do", where, reason, reason)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^### (.+)$`).FindAllStringSubmatch(string(doc), -1) {
+		if all[m[1]] == "" {
+			t.Errorf("docs/problems/README.md explains %s, and nothing says that (or this test does not see it)", m[1])
 		}
 	}
 }
 
-// reasons finds string constants named Reason…, and literals given to a field called Reason.
+// reasons finds, outside of tests, the string literals that become a reason: constants named Reason…, the condition
+// types of the API (their reasons are their names), what a field called Reason is made or set to, and what is passed
+// for a parameter called reason to a function of the same package.
 func reasons(t *testing.T) map[string]string {
 	out := map[string]string{}
 	camel := regexp.MustCompile(`^[A-Z][A-Za-z0-9]+$`)
@@ -229,31 +238,92 @@ func reasons(t *testing.T) map[string]string {
 			out[s] = f.fset.Position(lit.Pos()).String()
 		}
 	}
-	for _, f := range sources(t) {
-		if f.test || f.rig() {
-			continue
-		}
+	fs := slices.DeleteFunc(sources(t), func(f source) bool { return f.test || f.rig() || f.generated })
+	takers := map[string]map[int]bool{} // "folder function" → which arguments are reasons
+	for _, f := range fs {
+		ast.Inspect(f.ast, func(n ast.Node) bool { noteTakers(f, n, takers); return true })
+	}
+	for _, f := range fs {
 		ast.Inspect(f.ast, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.KeyValueExpr:
-				if id, ok := n.Key.(*ast.Ident); ok && id.Name == "Reason" {
+				if called(n.Key) == "Reason" {
 					add(f, n.Value)
+				}
+			case *ast.AssignStmt:
+				for i, to := range n.Lhs {
+					if called(to) == "Reason" && len(n.Lhs) == len(n.Rhs) {
+						add(f, n.Rhs[i])
+					}
 				}
 			case *ast.ValueSpec:
 				for i, id := range n.Names {
-					if strings.HasPrefix(id.Name, "Reason") && i < len(n.Values) {
+					condition := strings.HasPrefix(f.folder, "api/") && regexp.MustCompile(`^(Slice|Cluster)[A-Z]`).MatchString(id.Name)
+					if (condition || strings.HasPrefix(id.Name, "Reason")) && i < len(n.Values) {
 						add(f, n.Values[i])
 					}
 				}
 			case *ast.CallExpr:
-				if sel, ok := n.Fun.(*ast.SelectorExpr); ok && sel.Sel.Name == "problem" && len(n.Args) > 0 {
-					add(f, n.Args[0])
+				for i := range takers[f.folder+" "+called(n.Fun)] {
+					if i < len(n.Args) {
+						add(f, n.Args[i])
+					}
 				}
 			}
 			return true
 		})
 	}
 	return out
+}
+
+// noteTakers remembers the functions, closures and parameters of a function's type that take a reason.
+func noteTakers(f source, n ast.Node, takers map[string]map[int]bool) {
+	note := func(name string, typ ast.Expr) {
+		fn, ok := typ.(*ast.FuncType)
+		if !ok {
+			return
+		}
+		i := 0
+		for _, field := range fn.Params.List {
+			for _, p := range field.Names {
+				if p.Name == "reason" {
+					key := f.folder + " " + name
+					if takers[key] == nil {
+						takers[key] = map[int]bool{}
+					}
+					takers[key][i] = true
+				}
+				i++
+			}
+		}
+	}
+	switch n := n.(type) {
+	case *ast.FuncDecl:
+		note(n.Name.Name, n.Type)
+	case *ast.Field:
+		for _, id := range n.Names {
+			note(id.Name, n.Type)
+		}
+	case *ast.AssignStmt:
+		for i, to := range n.Lhs {
+			if len(n.Lhs) == len(n.Rhs) {
+				if fn, ok := n.Rhs[i].(*ast.FuncLit); ok {
+					note(called(to), fn.Type)
+				}
+			}
+		}
+	}
+}
+
+// called is the last name of an expression: x of x and of p.x.
+func called(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	}
+	return ""
 }
 
 type source struct {

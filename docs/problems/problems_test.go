@@ -112,7 +112,7 @@ func given(n ast.Node) (out []ast.Expr) {
 				out = append(out, n.Rhs[i])
 			}
 		}
-	case *ast.CallExpr: // yes(type, "X", …), no(type, "X", …), p.fail("X", …), trouble(where, "X", …)
+	case *ast.CallExpr: // yes(type, "X", …), no(type, "X", …), p.fail("X", …), r.problem("X", …), add("X", …), trouble(where, "X", …)
 		name := ""
 		switch f := n.Fun.(type) {
 		case *ast.Ident:
@@ -123,7 +123,7 @@ func given(n ast.Node) (out []ast.Expr) {
 		switch {
 		case (name == "yes" || name == "no" || name == "trouble") && len(n.Args) > 1:
 			out = append(out, n.Args[1])
-		case name == "fail" && len(n.Args) > 0:
+		case (name == "fail" || name == "problem" || name == "add") && len(n.Args) > 0:
 			out = append(out, n.Args[0])
 		}
 	}
