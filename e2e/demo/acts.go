@@ -104,7 +104,7 @@ func (d *demo) application(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out, err := d.stage.InPod(ctx, "c2", "shop", "client", nil, "get", name)
+	out, err := d.stage.InPod(ctx, "c2", "shop", "client", "get", name)
 	if err == nil {
 		return fmt.Errorf("the client reached the web application before Seaway was there:\n%s", out)
 	}
@@ -157,7 +157,7 @@ func (d *demo) slice(ctx context.Context) error {
 			return "", err
 		}
 		err := stage.Await(ctx, time.Minute, func() (err error) {
-			first, err = d.stage.InPod(ctx, "c2", "shop", "client", nil, "get", name)
+			first, err = d.stage.InPod(ctx, "c2", "shop", "client", "get", name)
 			return err
 		})
 		return field(first, "cluster") + " answered", err
@@ -188,7 +188,7 @@ func (d *demo) answers(ctx context.Context) error {
 	const requests = 40
 	if err := d.step(fmt.Sprintf("%d requests", requests), func() (string, error) {
 		err := stage.Await(ctx, 30*time.Second, func() error {
-			out, err := d.stage.InPod(ctx, "c2", "shop", "client", nil, "get", "-n", fmt.Sprint(requests), name)
+			out, err := d.stage.InPod(ctx, "c2", "shop", "client", "get", "-n", fmt.Sprint(requests), name)
 			if err != nil {
 				return err
 			}
@@ -211,7 +211,7 @@ func (d *demo) answers(ctx context.Context) error {
 	}
 	slices.Sort(lines)
 	d.seen(strings.Join(lines, "\n"))
-	out, err := d.stage.InPod(ctx, "c2", "shop", "client", nil, "addrs")
+	out, err := d.stage.InPod(ctx, "c2", "shop", "client", "addrs")
 	if err != nil {
 		return err
 	}
@@ -247,21 +247,21 @@ func (d *demo) stranger(ctx context.Context) error {
 		}
 		// The control: on its own slice the stranger gets an answer, so its network works.
 		if err := stage.Await(ctx, time.Minute, func() error {
-			_, err := d.stage.InPod(ctx, "c2", "bank", "stranger", nil, "get", "http://vault.bank.svc.clusterset.local:8080/")
+			_, err := d.stage.InPod(ctx, "c2", "bank", "stranger", "get", "http://vault.bank.svc.clusterset.local:8080/")
 			return err
 		}); err != nil {
 			return "", fmt.Errorf("the stranger's own slice does not work, so nothing is proven: %w", err)
 		}
-		out, err := d.stage.InPod(ctx, "c3", "shop", "web", nil, "addrs")
+		out, err := d.stage.InPod(ctx, "c3", "shop", "web", "addrs")
 		if err != nil {
 			return "", err
 		}
 		web = strings.TrimSpace(strings.Split(out, "\n")[0])
-		if _, err := d.stage.InPod(ctx, "c2", "shop", "client", nil, "get", "http://"+web+":8080/"); err != nil {
+		if _, err := d.stage.InPod(ctx, "c2", "shop", "client", "get", "http://"+web+":8080/"); err != nil {
 			return "", fmt.Errorf("the client does not reach %s, so it is no proof that the stranger does not: %w", web, err)
 		}
 		for _, url := range []string{"http://" + web + ":8080/", name} {
-			out, err := d.stage.InPod(ctx, "c2", "bank", "stranger", nil, "get", url)
+			out, err := d.stage.InPod(ctx, "c2", "bank", "stranger", "get", url)
 			if err == nil && strings.Contains(out, "pod=web") {
 				return "", fmt.Errorf("the stranger reached the shop at %s: %s", url, out)
 			}
@@ -276,7 +276,7 @@ func (d *demo) eavesdrop(ctx context.Context) error {
 	var sealed, plain []wire.Flow
 	err := d.step("capture while the client asks over the slice", func() (_ string, err error) {
 		sealed, err = d.stage.Capture(ctx, mark, func() error {
-			_, err := d.stage.InPod(ctx, "c2", "shop", "client", nil, "get", "-n", "20", name)
+			_, err := d.stage.InPod(ctx, "c2", "shop", "client", "get", "-n", "20", name)
 			return err
 		})
 		if err != nil {
@@ -294,7 +294,7 @@ func (d *demo) eavesdrop(ctx context.Context) error {
 			return "", err
 		}
 		plain, err = d.stage.Capture(ctx, mark, func() error {
-			_, err := d.stage.InPod(ctx, "c2", "shop", "client", nil, "get", "-n", "20", fmt.Sprintf("http://%s:%s/", node, port))
+			_, err := d.stage.InPod(ctx, "c2", "shop", "client", "get", "-n", "20", fmt.Sprintf("http://%s:%s/", node, port))
 			return err
 		})
 		if err == nil && onlySealed(plain) == nil {
@@ -343,7 +343,7 @@ func (d *demo) nodePort(ctx context.Context) (node netip.Addr, port string, err 
 	}
 	node = c.IPs[c.Nodes[0]]
 	err = stage.Await(ctx, 30*time.Second, func() error { // until kube-proxy has heard of it
-		_, err := d.stage.InPod(ctx, "c2", "shop", "client", nil, "get", fmt.Sprintf("http://%s:%s/", node, port))
+		_, err := d.stage.InPod(ctx, "c2", "shop", "client", "get", fmt.Sprintf("http://%s:%s/", node, port))
 		return err
 	})
 	return node, port, err

@@ -127,19 +127,33 @@ func (s *Stage) Kubeconfig(ctx context.Context, cluster string) (string, error) 
 	return s.kubeconfigs[cluster], nil
 }
 
-// InPod runs the probe in a pod. pod is a pod's name, or an app's, of which any running pod will do.
-func (s *Stage) InPod(ctx context.Context, cluster, namespace, pod string, stdin io.Reader, args ...string) (string, error) {
-	name, err := s.PodName(ctx, cluster, namespace, pod)
+// Errand is something for the probe in a pod to do.
+type Errand struct {
+	Cluster, Namespace string
+	Pod                string // its name, or an app's, of which any running pod will do
+	Args               []string
+	Stdin              io.Reader // nil is nothing
+	Live               io.Writer // also gets the output while it comes, if set
+}
+
+// Ask lets the probe in a pod do something and returns what it printed.
+func (s *Stage) Ask(ctx context.Context, e Errand) (string, error) {
+	name, err := s.PodName(ctx, e.Cluster, e.Namespace, e.Pod)
 	if err != nil {
 		return "", err
 	}
-	c := Command{Stdin: stdin, Args: []string{s.Lab, "kubectl", cluster, "exec", "-n", namespace, name}}
-	if stdin != nil {
+	c := Command{Stdin: e.Stdin, Live: e.Live, Args: []string{s.Lab, "kubectl", e.Cluster, "exec", "-n", e.Namespace, name}}
+	if e.Stdin != nil {
 		c.Args = append(c.Args, "-i")
 	}
-	c.Args = append(append(c.Args, "--", "/probe"), args...)
+	c.Args = append(append(c.Args, "--", "/probe"), e.Args...)
 	out, _, err := s.Runner.Run(ctx, c)
 	return out, err
+}
+
+// InPod is Ask without input.
+func (s *Stage) InPod(ctx context.Context, cluster, namespace, pod string, args ...string) (string, error) {
+	return s.Ask(ctx, Errand{Cluster: cluster, Namespace: namespace, Pod: pod, Args: args})
 }
 
 // PodName finds the pod that a story means by a name: the pod itself, or the first running pod of the app.

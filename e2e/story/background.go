@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -16,7 +17,28 @@ type running struct {
 	err    error
 }
 
-type inputKey struct{}
+type (
+	inputKey struct{}
+	liveKey  struct{}
+)
+
+// live gets the output of a background line while it comes; nil in the foreground.
+func live(ctx context.Context) io.Writer {
+	w, _ := ctx.Value(liveKey{}).(io.Writer)
+	return w
+}
+
+// first tells when something was written.
+type first struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+// Write implements io.Writer.
+func (f *first) Write(b []byte) (int, error) {
+	f.once.Do(func() { close(f.c) })
+	return len(b), nil
+}
 
 // input is what a background line's probe reads; nil in the foreground.
 func input(ctx context.Context) io.Reader {
@@ -33,7 +55,9 @@ func start(p *play, ctx context.Context, args []string) (string, error) {
 		return "", misused("%s was started already", name)
 	}
 	in, w := io.Pipe()
-	ctx, cancel := context.WithCancel(context.WithValue(ctx, inputKey{}, io.Reader(in)))
+	word := &first{c: make(chan struct{})}
+	ctx = context.WithValue(context.WithValue(ctx, inputKey{}, io.Reader(in)), liveKey{}, io.Writer(word))
+	ctx, cancel := context.WithCancel(ctx)
 	r := &running{input: w, cancel: cancel, done: make(chan struct{})}
 	p.running[name] = r
 	go func() {
@@ -41,7 +65,15 @@ func start(p *play, ctx context.Context, args []string) (string, error) {
 		r.out, r.err = p.do(ctx, args[1:])
 		in.Close()
 	}()
-	return "", nil
+	// What was started has begun when it says its first word.
+	select {
+	case <-word.c:
+		return "", nil
+	case <-r.done:
+		return r.out, fmt.Errorf("%s ended at once: %w", name, r.err)
+	case <-time.After(grace):
+		return "", fmt.Errorf("%s said nothing for %s", name, grace)
+	}
 }
 
 // grace is how long a background line may take to end after its input did.

@@ -143,7 +143,7 @@ func (p *play) targets(ctx context.Context, namespaces, clusters []string) ([]ta
 				if pod.Leaving || pod.HostNetwork || pod.Phase != "Running" {
 					continue
 				}
-				out, err := p.stage.InPod(ctx, c, ns, pod.Name, nil, "addrs")
+				out, err := p.stage.InPod(ctx, c, ns, pod.Name, "addrs")
 				if err != nil {
 					return nil, err
 				}
@@ -169,7 +169,8 @@ func (p *play) fire(ctx context.Context, ts []target, shots []shot, round string
 				}
 			}
 		}
-		if _, err := p.stage.InPod(ctx, t.pod.Cluster, t.pod.Namespace, t.pod.Name, strings.NewReader(list.String()), "shoot", "-"); err != nil {
+		errand := stage.Errand{Cluster: t.pod.Cluster, Namespace: t.pod.Namespace, Pod: t.pod.Name, Args: []string{"shoot", "-"}, Stdin: strings.NewReader(list.String())}
+		if _, err := p.stage.Ask(ctx, errand); err != nil {
 			return fmt.Errorf("probes from %s/%s in %s: %w", t.pod.Namespace, t.pod.Name, t.pod.Cluster, err)
 		}
 	}
@@ -179,7 +180,7 @@ func (p *play) fire(ctx context.Context, ts []target, shots []shot, round string
 func (p *play) seen(ctx context.Context, ts []target) ([]map[string]bool, error) {
 	all := make([]map[string]bool, len(ts))
 	for i, t := range ts {
-		out, err := p.stage.InPod(ctx, t.pod.Cluster, t.pod.Namespace, t.pod.Name, nil, "seen")
+		out, err := p.stage.InPod(ctx, t.pod.Cluster, t.pod.Namespace, t.pod.Name, "seen")
 		if err != nil {
 			return nil, err
 		}

@@ -39,6 +39,8 @@ func verbs() map[string]verb {
 			does: "Play the line until it succeeds, for at most that time."},
 		"never": {usage: "never TIME LINE…", wraps: true, run: never,
 			does: "Play the line again and again for that time; it must fail each time."},
+		"try": {usage: "try LINE… [shows …] [hides …]", wraps: true, run: try,
+			does: "Play the line, which may succeed or fail; shows and hides look at what it printed either way."},
 		"time": {usage: "time LABEL [under TIME] LINE…", wraps: true, run: timed,
 			does: "Note how long the line took. With a limit, longer is a failure."},
 		"measure": {usage: "measure LABEL UNIT [under N] LINE…", wraps: true, run: measure,
@@ -50,7 +52,7 @@ func verbs() map[string]verb {
 		"let": {usage: "let NAME LINE…", wraps: true, run: let,
 			does: "Give what the line prints a name: $NAME in later lines."},
 		"start": {usage: "start NAME LINE…", wraps: true, run: start,
-			does: "Let the line go on in the background."},
+			does: "Let the line go on in the background, as soon as it has printed something."},
 		"finish": {usage: "finish NAME", run: finish,
 			does: "End what was started: close its input, wait for it, and print what it printed."},
 		"addresses": {usage: "addresses CLUSTER/NAMESPACE/POD [4|6]", run: addresses,
@@ -229,7 +231,7 @@ func from(p *play, ctx context.Context, args []string) (string, error) {
 	}
 	var b strings.Builder
 	for _, pl := range places {
-		out, err := p.stage.InPod(ctx, pl.cluster, pl.namespace, pl.pod, input(ctx), args[1:]...)
+		out, err := p.stage.Ask(ctx, stage.Errand{Cluster: pl.cluster, Namespace: pl.namespace, Pod: pl.pod, Args: args[1:], Stdin: input(ctx), Live: live(ctx)})
 		b.WriteString(out)
 		if err != nil {
 			return b.String(), err
@@ -318,6 +320,21 @@ func (p *play) pause(ctx context.Context) {
 	case <-ctx.Done():
 	case <-time.After(p.engine.Poll):
 	}
+}
+
+func try(p *play, ctx context.Context, args []string) (string, error) {
+	line, want, err := splitExpectation(args)
+	if err != nil {
+		return "", err
+	}
+	out, err := p.do(ctx, line)
+	if isMisuse(err) {
+		return out, err
+	}
+	if err != nil {
+		out += err.Error() + "\n"
+	}
+	return out, want.check(out)
 }
 
 func timed(p *play, ctx context.Context, args []string) (string, error) {
