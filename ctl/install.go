@@ -119,9 +119,9 @@ func (c *cli) takeBack(ctx context.Context, p *progress, t *target, done []insta
 	}
 	f := explain(cause)
 	out := fail(f.code, "%w; what this run had made was taken back", cause)
-	out.next = f.next
-	if out.next == "" {
-		out.next = fmt.Sprintf("mend the cause and run `%s` again; with --atomic=false what was made stays, to look at", again)
+	out.next = fmt.Sprintf("mend the cause and run `%s` again; with --atomic=false what was made stays, to look at", again)
+	if f.next != "" {
+		out.next = f.next + "\n" + out.next
 	}
 	return out
 }
