@@ -1,16 +1,14 @@
 package controller
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -195,7 +193,7 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 func (l *ledgers) kept(key string) bool { return l.services == nil && isService(key) }
 
 func isService(key string) bool {
-	return len(key) > 4 && key[:4] == "svc/" && bytes.Count([]byte(key), []byte("/")) == 2
+	return len(key) > 4 && key[:4] == "svc/" && strings.Count(key, "/") == 2
 }
 
 // serviceKeys lists the services that hold an address of a slice: those in use, and those just asked for.
@@ -396,47 +394,4 @@ func (l *ledgers) usage(slice string) (held, resting int) {
 		return h6, r6
 	}
 	return h4, r4
-}
-
-func writeLedger(l *addr.Ledger) ([]byte, error) {
-	plain, err := l.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("write address ledger: %w", err)
-	}
-	return pack(plain)
-}
-
-func readLedger(packed []byte, l *addr.Ledger) error {
-	plain, err := unpack(packed)
-	if err != nil {
-		return fmt.Errorf("read address ledger: %w", err)
-	}
-	return l.UnmarshalBinary(plain)
-}
-
-// maxUnpacked is the most that anything of our own may unpack to: 1 MiB of ConfigMap packs about a tenth of that.
-const maxUnpacked = 32 << 20
-
-func pack(plain []byte) ([]byte, error) {
-	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
-	if _, err := z.Write(plain); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
-}
-
-func unpack(packed []byte) ([]byte, error) {
-	z, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
-	}
-	plain, err := io.ReadAll(io.LimitReader(z, maxUnpacked+1))
-	if err == nil && len(plain) > maxUnpacked {
-		err = fmt.Errorf("more than %d bytes unpacked", maxUnpacked)
-	}
-	return plain, err
 }
