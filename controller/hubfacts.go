@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/controller/roster"
@@ -59,8 +58,7 @@ func wishFacts(list []v1alpha1.Slice, members []roster.Member) []roster.Wish {
 		if sel := s.Spec.Namespaces.Selector; sel != nil {
 			parsed, err := metav1.LabelSelectorAsSelector(sel)
 			switch {
-			case err != nil:
-				parsed = labels.Nothing()
+			case err != nil: // the API server refuses such; it chooses nothing
 			case parsed.Empty():
 				w.All = true
 			default:

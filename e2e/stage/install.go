@@ -98,7 +98,7 @@ func (s *Stage) installed(ctx context.Context, cluster string) (string, error) {
 func (s *Stage) awaitPods(ctx context.Context, cluster string) error {
 	_, err := s.Kubectl(ctx, cluster, "wait", "--for=condition=Ready", "pods", "--all", "-n", SystemNamespace, "--timeout="+rollout)
 	if err != nil {
-		return fmt.Errorf("Seaway's pods in %s: %w", cluster, err)
+		return fmt.Errorf("pods of %s in %s: %w", SystemNamespace, cluster, err)
 	}
 	return nil
 }

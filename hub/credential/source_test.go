@@ -226,12 +226,9 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if s := fmt.Sprintf("%v %+v %#v %s", c, c, c, c.Access.Text); strings.Contains(s, "topsecret") {
 		t.Error(s)
 	}
+	c.Server = "https://hub"
 	o, err := c.Secret()
 	if err != nil {
-		t.Fatal(err)
-	}
-	c.Server = "https://hub"
-	if o, err = c.Secret(); err != nil {
 		t.Fatal(err)
 	}
 	back, err := FromSecret(o)
