@@ -152,12 +152,12 @@ func TestJoinIsSealedToTheFirstClaimant(t *testing.T) {
 		t.Errorf("second claimant: %v", err)
 	}
 	// A wicked one writes over the first claim: no second answer is made, and the first claimant stays the member.
-	cm.Data = map[string]string{"claim": `{"version":1,"key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","uid":"another-cluster-uid"}`}
+	cm.Data = map[string]string{"claim": `{"version":1,"key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","uid":"` + uid + `"}`}
 	r.must(r.Update(t.Context(), &cm))
 	r.reconcileJoin("abcdef")
 	r.must(r.Get(t.Context(), client.ObjectKeyFromObject(&cm), &cm))
-	if cm.Data["answer"] != "" {
-		t.Error("a second claimant was answered")
+	if cm.Data["answer"] != "" || cm.Data["refusal"] != "" {
+		t.Errorf("a second claimant was answered: %v", cm.Data)
 	}
 	if got := r.cluster("paris").Annotations[place.AnnotationUID]; got != uid {
 		t.Errorf("the cluster is now %s", got)

@@ -36,6 +36,7 @@ func Promises(cluster, other, id string) []Promise {
 		{Access, "get", "", "configmaps", "", "kube-system", "coredns", false, "no other ConfigMap"},
 		{Access, "patch", "", "configmaps", "", box, Bulletin, true, "its own bulletin"},
 		{Access, "patch", "", "configmaps", "", theirs, Bulletin, false, "nobody speaks for another"},
+		{Access, "patch", "", "configmaps", "", box, "other", false, "a mailbox holds one bulletin"},
 		{Access, "create", "", "configmaps", "", box, "", false, "the hub makes what is in a mailbox"},
 		{Access, "delete", "", "configmaps", "", box, Bulletin, false, "the hub removes mailboxes"},
 		{Access, "update", leases, "leases", "", box, Alive, true, "its own life"},
