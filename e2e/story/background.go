@@ -76,8 +76,12 @@ func start(p *play, ctx context.Context, args []string) (string, error) {
 	}
 }
 
-// grace is how long a background line may take to end after its input did.
-const grace = 10 * time.Second
+// How long a background line may take to begin, and to end after its input did: a connection that has just survived a
+// cut is silent until its next retransmission, which may be most of a minute away.
+const (
+	grace    = 10 * time.Second
+	farewell = 75 * time.Second
+)
 
 func finish(p *play, _ context.Context, args []string) (string, error) {
 	if len(args) != 1 || p.running[args[0]] == nil {
@@ -85,7 +89,7 @@ func finish(p *play, _ context.Context, args []string) (string, error) {
 	}
 	r := p.running[args[0]]
 	delete(p.running, args[0])
-	r.stop()
+	r.stop(farewell)
 	if r.err != nil {
 		return r.out, fmt.Errorf("%s: %w", args[0], r.err)
 	}
@@ -93,13 +97,13 @@ func finish(p *play, _ context.Context, args []string) (string, error) {
 }
 
 // stop ends the line, kindly and then not.
-func (r *running) stop() {
+func (r *running) stop(patience time.Duration) {
 	defer r.cancel()
 	r.input.Close()
 	select {
 	case <-r.done:
 		return
-	case <-time.After(grace):
+	case <-time.After(patience):
 	}
 	r.cancel()
 	<-r.done

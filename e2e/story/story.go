@@ -125,7 +125,7 @@ func (p *play) begin(env *testscript.Env) error {
 // end leaves the stage as the story found it.
 func (p *play) end() {
 	for _, r := range p.running {
-		r.stop()
+		r.stop(time.Second)
 	}
 	if !p.dirty || (p.engine.Keep && p.failure != "") {
 		return
