@@ -58,7 +58,7 @@ type Timing struct {
 	Report   time.Duration // between reports when nothing changes: 60 s
 	Debounce time.Duration // between a change and its report: 50 ms
 	Silence  time.Duration // after which a silent controller counts as gone: 45 s, three of its heartbeats
-	KeepKey  time.Duration // that a slice's key outlives the slice's last pod here: 10 min
+	KeepKey  time.Duration // that a slice's key outlives the slice's last pod here, so that replacing a pod is no new key for everybody: 1 min
 }
 
 // Tunnel is the tunnel process of this node: a [tunnel.Client], or a test's.
@@ -119,7 +119,7 @@ func (c *Config) complete() error {
 	}{
 		{&c.Timing.Check, 10 * time.Second}, {&c.Timing.Tunnel, 5 * time.Second}, {&c.Timing.Report, time.Minute},
 		{&c.Timing.Debounce, 50 * time.Millisecond}, {&c.Timing.Silence, 45 * time.Second},
-		{&c.Timing.KeepKey, 10 * time.Minute},
+		{&c.Timing.KeepKey, time.Minute},
 	} {
 		if *d.value == 0 {
 			*d.value = d.standard
