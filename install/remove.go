@@ -98,6 +98,7 @@ func removeOne(ctx context.Context, c client.Client, o client.Object, told func(
 
 // RemoveNamespaces removes namespaces that are Seaway's own and waits until they are gone.
 func RemoveNamespaces(ctx context.Context, c client.Client, told func(string), names ...string) error {
+	var going []client.Object
 	for _, n := range names {
 		ns := &unstructured.Unstructured{}
 		ns.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "Namespace"})
@@ -111,6 +112,9 @@ func RemoveNamespaces(ctx context.Context, c client.Client, told func(string), n
 		if err != nil {
 			return err
 		}
+		going = append(going, ns)
+	}
+	for _, ns := range going { // they empty themselves side by side
 		if err := Gone(ctx, c, ns); err != nil {
 			return err
 		}
