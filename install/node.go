@@ -50,7 +50,9 @@ func tunnel(o MemberOptions) client.Object {
 	pod.DNSPolicy = corev1.DNSDefault
 	pod.Containers = []corev1.Container{{
 		Name: "tunnel", Image: o.Image,
-		Args:            []string{"tunnel", "--port", udpPort, "--log-level", o.LogLevel},
+		Args: []string{"tunnel", "--port", udpPort, "--log-level", o.LogLevel},
+		// wireguard-go queues 64 KiB buffers without a bound (a busy receiver was seen at 250 MiB): collect before that.
+		Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "192MiB"}},
 		SecurityContext: privileged(),
 		Resources:       requests("50m", "48Mi"),
 		VolumeMounts: []corev1.VolumeMount{
