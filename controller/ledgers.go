@@ -162,8 +162,8 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 		l.books[s.Name] = b
 	}
 	services := l.serviceKeys(s.Name, now)
-	keys := append(r.Keys(s.Name), slices.Sorted(maps.Keys(services))...)
-	b.exhausted, b.demand = false, len(keys)
+	pods := r.Keys(s.Name)
+	b.exhausted, b.demand = false, len(pods)+len(services)
 	blocks := r.Blocks(s.Name)
 	// Without blocks nothing can be leased, but nothing is taken away either: a hub that lost its status must not
 	// take addresses from running pods.
@@ -172,21 +172,39 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 		return time.Time{}
 	}
 	b.ledger.SetBlocks(s.Prefixes, blocks)
+	b.ledger.Shun(r.InUse(s.Name))
 	b.ledger.Settle(func(key string) bool { return r.Keeps(s.Name, key) || services[key] || l.kept(key) }, now)
 	waiting := 0
-	for _, key := range keys {
-		if _, err := b.ledger.Take(key, now); err != nil {
+	lease := func(key string, take func(string, time.Time) ([]netip.Addr, error)) {
+		if _, err := take(key, now); err != nil {
 			b.exhausted = true
 			waiting++
 		}
 	}
+	for _, key := range pods {
+		lease(key, b.ledger.Take)
+	}
+	for _, key := range slices.Sorted(maps.Keys(services)) {
+		lease(key, b.ledger.TakeVirtual)
+	}
 	h4, r4, _ := b.ledger.Held(false)
 	h6, r6, _ := b.ledger.Held(true)
-	b.demand = max(h4+r4, h6+r6) + waiting
+	b.demand = max(h4+r4, h6+r6) + waiting + min(b.ledger.Shunned(), fairShare(s))
 	if b.exhausted {
-		return b.ledger.NextFree()
+		return b.ledger.NextFree(now)
 	}
 	return time.Time{}
+}
+
+// fairShare bounds what a cluster may ask for in place of addresses that it uses itself: a quarter of its even share
+// of the IPv4 prefix. A cluster whose own addresses fill the prefix would else be given all of it, in vain.
+func fairShare(s fleet.Slice) int {
+	for _, p := range s.Prefixes {
+		if p.Addr().Is4() {
+			return (1 << (32 - p.Bits())) / (4 * max(len(s.Clusters), 1))
+		}
+	}
+	return 0
 }
 
 // kept tells whether a service's key is kept because it is not known yet which services there are.

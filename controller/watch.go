@@ -83,7 +83,8 @@ func leanNode(o any) (any, error) {
 	}
 	out := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels},
-		Spec:       corev1.NodeSpec{Unschedulable: n.Spec.Unschedulable},
+		Spec:       corev1.NodeSpec{Unschedulable: n.Spec.Unschedulable, PodCIDRs: n.Spec.PodCIDRs},
+		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -128,6 +129,16 @@ func podFact(p *corev1.Pod) *roster.Pod {
 
 func nodeFact(n *corev1.Node) roster.Node {
 	f := roster.Node{Labels: n.Labels, Schedulable: !n.Spec.Unschedulable}
+	for _, text := range n.Spec.PodCIDRs {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			f.PodCIDRs = append(f.PodCIDRs, p)
+		}
+	}
+	for _, na := range n.Status.Addresses {
+		if a, err := netip.ParseAddr(na.Address); err == nil { // others are host names
+			f.Addrs = append(f.Addrs, a)
+		}
+	}
 	for _, c := range n.Status.Conditions {
 		f.Ready = f.Ready || (c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue)
 	}

@@ -342,3 +342,34 @@ func TestStatusIsCutToFit(t *testing.T) {
 		t.Error("the caller's value was changed")
 	}
 }
+
+// TestPodsDoNotGetTheClustersOwnAddresses: the slice has the prefix of the cluster's pods, its first block is a node's.
+func TestPodsDoNotGetTheClustersOwnAddresses(t *testing.T) {
+	facts := func(blocks ...string) *roster.Facts {
+		f := payFacts("", "a", "b")
+		w := &f.Slices[0]
+		w.Prefixes = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+		for _, b := range blocks {
+			w.Blocks = append(w.Blocks, fleet.Block{Cluster: "c1", Prefix: netip.MustParsePrefix(b)})
+		}
+		f.Nodes["n1"] = roster.Node{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Addrs: []netip.Addr{netip.MustParseAddr("10.244.3.0")}}
+		f.Pods["kube-system/dns"] = &roster.Pod{UID: "d", Namespace: "kube-system", Name: "dns", PodIPs: []netip.Addr{netip.MustParseAddr("10.244.3.1")}}
+		return f
+	}
+	l := newLedgers(fakeClient(interceptor.Funcs{}), "seaway-system", time.Minute, newBoard("c1", ""), quiet)
+	now := time.Now()
+	if again := l.settle(roster.New(facts("10.244.1.0/24")), false, now); !again.Equal(now.Add(5 * time.Second)) {
+		t.Errorf("look again at %v", again)
+	}
+	// The hub adds a block when more than three quarters of what there is are needed.
+	if _, demand, _ := l.state(); demand["pay"] != 2+256 {
+		t.Errorf("demand %v", demand)
+	}
+	l.settle(roster.New(facts("10.244.1.0/24", "10.244.3.0/24")), false, now)
+	if err := l.saveOne(t.Context(), "pay"); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(l.board.facts.Leases["pay"]); got != "map[uid-a:[10.244.3.2] uid-b:[10.244.3.3]]" {
+		t.Errorf("leases %s", got)
+	}
+}

@@ -83,6 +83,8 @@ type Node struct {
 	Labels      map[string]string
 	Ready       bool
 	Schedulable bool
+	Addrs       []netip.Addr   // its own
+	PodCIDRs    []netip.Prefix // from which its pods get their cluster addresses, if the cluster says so
 }
 
 // Pod is a pod of this cluster, as its API server has it.

@@ -333,6 +333,39 @@ func (r *Roster) Blocks(slice string) []netip.Prefix {
 	return out
 }
 
+// InUse lists the addresses inside a slice's prefixes that this cluster uses itself: its nodes', their ranges for pods,
+// and its pods'. A pod of the slice should get none of them.
+func (r *Roster) InUse(slice string) (ranges []netip.Prefix, addrs map[netip.Addr]bool) {
+	s := r.slices[slice]
+	if s == nil {
+		return nil, nil
+	}
+	inside := func(a netip.Addr) bool {
+		return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	addrs = map[netip.Addr]bool{}
+	for _, n := range r.f.Nodes {
+		for _, p := range n.PodCIDRs {
+			if slices.ContainsFunc(s.Prefixes, p.Overlaps) {
+				ranges = append(ranges, p)
+			}
+		}
+		for _, a := range n.Addrs {
+			if inside(a) {
+				addrs[a] = true
+			}
+		}
+	}
+	for _, p := range r.f.Pods {
+		for _, a := range p.PodIPs {
+			if inside(a) && !p.Finished {
+				addrs[a] = true
+			}
+		}
+	}
+	return ranges, addrs
+}
+
 // PodAddrs returns the slice addresses of a pod of this cluster; none if it is on no slice.
 func (r *Roster) PodAddrs(namespace, name string) []netip.Addr {
 	p := r.f.Pods[namespace+"/"+name]

@@ -38,6 +38,8 @@ type Ledger struct {
 	past     map[string][]netip.Addr // key → the addresses it left resting
 	next     [2]netip.Addr           // by family: where the next search begins
 	full     [2]time.Time            // by family: no search before this time can succeed
+	shunned  shunned
+	lack     [2]time.Time // by family: since when only shunned addresses are left; zero if others are
 	rev      uint64
 }
 
@@ -76,7 +78,7 @@ func (l *Ledger) SetBlocks(prefixes, blocks []netip.Prefix) {
 		return
 	}
 	l.prefixes, l.blocks = prefixes, blocks
-	l.full = [2]time.Time{}
+	l.full, l.lack = [2]time.Time{}, [2]time.Time{}
 	for a, key := range l.holders {
 		if !l.ours(a) {
 			delete(l.holders, a)
@@ -94,7 +96,14 @@ func (l *Ledger) SetBlocks(prefixes, blocks []netip.Prefix) {
 
 // Take returns the key's addresses, one of each family that the slice has, and leases those that it lacks. When a
 // family has no free address nothing new is leased: the addresses that the key has are returned with ErrExhausted.
-func (l *Ledger) Take(key string, now time.Time) ([]netip.Addr, error) {
+func (l *Ledger) Take(key string, now time.Time) ([]netip.Addr, error) { return l.take(key, now, true) }
+
+// TakeVirtual is Take for addresses that are nobody's own, such as a service's: being shunned does not matter to them.
+func (l *Ledger) TakeVirtual(key string, now time.Time) ([]netip.Addr, error) {
+	return l.take(key, now, false)
+}
+
+func (l *Ledger) take(key string, now time.Time, picky bool) ([]netip.Addr, error) {
 	have := l.leases[key]
 	var fresh []netip.Addr
 	for _, p := range l.prefixes {
@@ -102,7 +111,7 @@ func (l *Ledger) Take(key string, now time.Time) ([]netip.Addr, error) {
 		if slices.ContainsFunc(have, func(a netip.Addr) bool { return family(a) == f }) {
 			continue
 		}
-		a, ok := l.find(f, key, now)
+		a, ok := l.find(f, key, now, picky)
 		if !ok {
 			return have, fmt.Errorf("%s from %s: %w", key, p, ErrExhausted)
 		}
@@ -180,11 +189,17 @@ func (l *Ledger) Held(ipv6 bool) (held, resting int, total float64) {
 	return held, resting, total
 }
 
-// NextFree is when the first resting address becomes free; zero if none rests.
-func (l *Ledger) NextFree() time.Time {
+// NextFree is when, after now, an address may become free although nobody releases one: the end of the first rest, or
+// of the patience with shunned ones. Zero if that is never.
+func (l *Ledger) NextFree(now time.Time) time.Time {
 	var first time.Time
+	for _, since := range l.lack {
+		if end := since.Add(patience); !since.IsZero() && end.After(now) && (first.IsZero() || end.Before(first)) {
+			first = end
+		}
+	}
 	for _, r := range l.resting {
-		if first.IsZero() || r.until.Before(first) {
+		if r.until.After(now) && (first.IsZero() || r.until.Before(first)) {
 			first = r.until
 		}
 	}
@@ -192,10 +207,11 @@ func (l *Ledger) NextFree() time.Time {
 }
 
 // find chooses an address for a key: the one it had before, or else the next free one after the last that was
-// handed out, so that an address is reused as late as possible.
-func (l *Ledger) find(f int, key string, now time.Time) (netip.Addr, bool) {
+// handed out, so that an address is reused as late as possible. A picky key gets a shunned one only if there has been
+// no other for a while.
+func (l *Ledger) find(f int, key string, now time.Time, picky bool) (netip.Addr, bool) {
 	for _, a := range l.past[key] {
-		if family(a) == f && l.ours(a) {
+		if family(a) == f && l.ours(a) && !(picky && l.shunned.has(a)) {
 			return a, true
 		}
 	}
@@ -208,17 +224,15 @@ func (l *Ledger) find(f int, key string, now time.Time) (netip.Addr, bool) {
 			blocks = append(blocks, b)
 		}
 	}
-	first := slices.IndexFunc(blocks, func(b netip.Prefix) bool { return b.Contains(l.next[f]) })
-	if first >= 0 {
-		if a, ok := l.scan(blocks[first], l.next[f], now); ok {
-			return a, true
+	picky = picky && l.shunned.touches(blocks)
+	if a, ok := l.search(f, blocks, now, picky); ok {
+		if picky {
+			l.lack[f] = time.Time{}
 		}
+		return a, true
 	}
-	for i := range blocks { // the blocks after the first, then round to the first from its beginning
-		b := blocks[(max(first, 0)+i+min(1, first+1))%len(blocks)]
-		if a, ok := l.scan(b, b.Addr(), now); ok {
-			return a, true
-		}
+	if picky {
+		return l.settleFor(f, blocks, now)
 	}
 	l.full[f] = never
 	for a, r := range l.resting {
@@ -229,9 +243,31 @@ func (l *Ledger) find(f int, key string, now time.Time) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+// search goes once around the blocks, from where the last search ended.
+func (l *Ledger) search(f int, blocks []netip.Prefix, now time.Time, picky bool) (netip.Addr, bool) {
+	first := slices.IndexFunc(blocks, func(b netip.Prefix) bool { return b.Contains(l.next[f]) })
+	if first >= 0 {
+		if a, ok := l.scan(blocks[first], l.next[f], now, picky); ok {
+			return a, true
+		}
+	}
+	for i := range blocks { // the blocks after the first, then round to the first from its beginning
+		b := blocks[(max(first, 0)+i+min(1, first+1))%len(blocks)]
+		if a, ok := l.scan(b, b.Addr(), now, picky); ok {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
 // scan looks for a free address in a block from a start upwards.
-func (l *Ledger) scan(block netip.Prefix, from netip.Addr, now time.Time) (netip.Addr, bool) {
+func (l *Ledger) scan(block netip.Prefix, from netip.Addr, now time.Time, picky bool) (netip.Addr, bool) {
 	for a := from; a.IsValid() && block.Contains(a); a = a.Next() {
+		if picky {
+			if a = l.shunned.past(a); !a.IsValid() || !block.Contains(a) {
+				break
+			}
+		}
 		if _, held := l.holders[a]; held || l.end(a) {
 			continue
 		}

@@ -52,8 +52,8 @@ func TestReleasedAddressRests(t *testing.T) {
 	if got, err := l.Take("c", epoch.Add(10*time.Minute-1)); err == nil {
 		t.Fatalf("c got %v, which still rests", got)
 	}
-	if want := epoch.Add(10 * time.Minute); !l.NextFree().Equal(want) {
-		t.Errorf("next free at %v, want %v", l.NextFree(), want)
+	if want := epoch.Add(10 * time.Minute); !l.NextFree(epoch).Equal(want) {
+		t.Errorf("next free at %v, want %v", l.NextFree(epoch), want)
 	}
 	c, err := l.Take("c", epoch.Add(10*time.Minute))
 	if err != nil || c[0] != a[0] {
