@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -158,12 +159,16 @@ func (a *agent) client() (*http.Client, error) {
 		return nil, fmt.Errorf("%s holds no certificate", a.cfg.CAFile)
 	}
 	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
-		TLSHandshakeTimeout: 5 * time.Second,
-		IdleConnTimeout:     90 * time.Second,
-		MaxIdleConns:        1,
-		ReadBufferSize:      4 << 10,
-		WriteBufferSize:     4 << 10,
+		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
+		// The Service may still lead to a controller that is gone: what does not answer soon is asked anew, and the
+		// next connection goes elsewhere.
+		DialContext:           (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   5 * time.Second,
+		ResponseHeaderTimeout: 20 * time.Second, // an idle stream begins with a heartbeat after 15 s
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConns:          1,
+		ReadBufferSize:        4 << 10,
+		WriteBufferSize:       4 << 10,
 	}}, nil
 }
 
