@@ -372,7 +372,7 @@ func (d *demo) next() {
 	d.print(`  export PATH=$PATH:%s
   export KUBECONFIG=$(seaway-lab kubeconfig hub)
   seaway status                                    the fleet, its slices, its paths
-  seaway explain slice shop                        why it is as it is
+  seaway slice show shop                           what it is and why
   seaway-lab kubectl c2 exec -n shop client -- /probe get -n 5 %s
   seaway-lab wan cut c2n1 c1n1                     break a path; then: seaway status
   seaway-lab machine reboot c3n1                   pull a plug; the pods come back to their slice

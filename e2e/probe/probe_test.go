@@ -54,3 +54,17 @@ func TestShotsAreReadStrictly(t *testing.T) {
 		}
 	}
 }
+
+func TestAnErrorThatQuotesAProbeIsNoSighting(t *testing.T) {
+	s := shot{netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.2"), "m"}
+	probe := datagram(s)
+	quote := append(append([]byte{}, probe[:20]...), make([]byte, 8)...)
+	quote[9] = 1 // ICMP
+	quote = append(quote, probe...)
+	if _, ok := findMark(quote); !ok || !isControl(quote) {
+		t.Error("an ICMP error with a mark in it was taken for a probe")
+	}
+	if isControl(probe) {
+		t.Error("a probe was taken for an ICMP message")
+	}
+}

@@ -52,12 +52,23 @@ func (s *sightings) sniff() error {
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
 			continue
 		}
-		if mark, ok := findMark(buf[:n]); ok {
+		if mark, ok := findMark(buf[:n]); ok && !isControl(buf[:n]) {
 			s.mu.Lock()
 			s.marks[mark] = true
 			s.mu.Unlock()
 		}
 	}
+}
+
+// isControl tells an ICMP message from other packets: an error that comes back to a sender quotes what it is about.
+func isControl(b []byte) bool {
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		return b[9] == unix.IPPROTO_ICMP
+	case len(b) >= 40 && b[0]>>4 == 6:
+		return b[6] == unix.IPPROTO_ICMPV6
+	}
+	return false
 }
 
 // serve hands the list to whoever asks from inside the pod.
