@@ -84,6 +84,7 @@ func (l *leader) hubConfig(ctx context.Context) (*rest.Config, error) {
 	if src.Cluster() != l.cfg.Cluster {
 		return nil, fmt.Errorf("the hub credential is of cluster %s, this is %s: join again", src.Cluster(), l.cfg.Cluster)
 	}
+	l.credential.Store(src)
 	l.tasks.Go(func() { _ = src.Run(ctx) }) // it retries by itself; it ends with ctx
 	return src.Config(), nil
 }

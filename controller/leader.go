@@ -22,6 +22,7 @@ import (
 	"seaway.dev/seaway/controller/roster"
 	discoverykube "seaway.dev/seaway/discovery/kube"
 	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/hub/credential"
 )
 
 // pace is the shortest time between two rosters: changes that come together are told together.
@@ -48,7 +49,8 @@ type leader struct {
 	roster atomic.Pointer[roster.Roster] // the newest; nil until everything is known once
 	known  atomic.Bool                   // the fleet is known, from the hub or from memory
 
-	tasks sync.WaitGroup // of the session with the hub
+	tasks      sync.WaitGroup                    // of the session with the hub
+	credential atomic.Pointer[credential.Source] // of that session; nil before the first one
 
 	leaving chan struct{} // holds one element once the cluster is to leave the fleet
 	clear   atomic.Bool   // having left, nothing of ours is on pods and services

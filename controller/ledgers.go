@@ -53,7 +53,6 @@ type book struct {
 	ledger    *addr.Ledger
 	saved     uint64 // revision of the ledger that is written down
 	version   string // resource version of the ConfigMap, "" if there is none
-	problem   *fleet.Problem
 	exhausted bool
 	demand    int
 	left      time.Time // since when this cluster is not on the slice; zero while it is
@@ -83,11 +82,9 @@ func (l *ledgers) load(ctx context.Context) error {
 		}
 		b := &book{ledger: addr.NewLedger(l.rest), version: cm.ResourceVersion}
 		if err := readLedger(cm.BinaryData[ledgerKey], b.ledger); err != nil {
-			b.problem = &fleet.Problem{
-				Reason: "LedgerDamaged", Where: "slice " + slice, Since: time.Now(),
-				Message: fmt.Sprintf("ConfigMap %s/%s cannot be read: %v; no new addresses are handed out", l.namespace, cm.Name, err),
-				Next:    "restore it from a backup of etcd, or delete it and restart the controller: pods then get new addresses",
-			}
+			// Leading without it would take running pods off the slice. Not leading leaves every node as it is.
+			return fmt.Errorf("address ledger ConfigMap %s/%s cannot be read: %w; restore it from a backup of etcd, or delete it: "+
+				"pods then get new addresses; until then the controller does not lead and every node stays as it is", l.namespace, cm.Name, err)
 		}
 		b.saved = b.ledger.Rev()
 		l.books[slice] = b
@@ -130,7 +127,7 @@ func (l *ledgers) settle(r *roster.Roster, leaving bool, now time.Time) time.Tim
 		if next := b.age(seen[name], leaving, now, l.rest); !next.IsZero() && (again.IsZero() || next.Before(again)) {
 			again = next
 		}
-		if b.problem == nil && (b.gone || b.saved != b.ledger.Rev()) {
+		if b.gone || b.saved != b.ledger.Rev() {
 			l.kick()
 		}
 	}
@@ -167,7 +164,7 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 	blocks := r.Blocks(s.Name)
 	// Without blocks nothing can be leased, but nothing is taken away either: a hub that lost its status must not
 	// take addresses from running pods.
-	if len(blocks) == 0 || b.problem != nil {
+	if len(blocks) == 0 {
 		b.exhausted = len(blocks) == 0
 		return time.Time{}
 	}
@@ -306,7 +303,7 @@ func (l *ledgers) unsaved() []string {
 	defer l.mu.Unlock()
 	var out []string
 	for slice, b := range l.books {
-		if b.problem == nil && (b.gone || b.saved != b.ledger.Rev()) {
+		if b.gone || b.saved != b.ledger.Rev() {
 			out = append(out, slice)
 		}
 	}
@@ -380,9 +377,6 @@ func (l *ledgers) state() (exhausted map[string]bool, demand map[string]int, pro
 		}
 		if b.demand > 0 {
 			demand[slice] = b.demand
-		}
-		if b.problem != nil {
-			problems = append(problems, *b.problem)
 		}
 		if b.exhausted && b.demand > 0 {
 			exhausted[slice] = true

@@ -27,6 +27,11 @@ func (s *statusBoard) allProblems(live map[string]nodeStream, now time.Time) []f
 		out = append(out, *p)
 	}
 	s.hubProblem(add)
+	if src := s.l.credential.Load(); src != nil {
+		if p := src.Problem(); p != nil && p.Reason != "HubUnreachable" { // which hubProblem says
+			out = append(out, *p)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.bad)) {
 		add("BulletinRefused", "cluster "+name, s.bad[name].Error(),
 			"what it said before still counts; look at the controller's log in cluster "+name)
@@ -63,7 +68,7 @@ func (s *statusBoard) hubProblem(add func(reason, where, message, next string)) 
 	case err == nil:
 	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err):
 		add("HubRefuses", "hub", fmt.Sprintf("the hub does not let this cluster in: %v", err),
-			"see whether the cluster is still in the fleet (`seaway status` at the hub); if it is not, join again with a new token")
+			"see whether the cluster is still in the fleet (`seaway status` at the hub); if it is not, join again with a new token (`seaway token create --rejoin` if its name is still listed)")
 	default:
 		add("HubUnreachable", "hub", fmt.Sprintf("no link to the hub: %v", err),
 			"traffic, names and policies go on as last known; new intent waits. See whether this cluster can reach the hub's API server")

@@ -107,7 +107,7 @@ func (t *target) overview(ctx context.Context) (*Overview, error) {
 		}
 		if s != nil {
 			o.Problems = append(o.Problems, s.Problems...)
-			if known := func(p fleet.Problem) bool { return p.Reason == "HubUnreachable" }; !s.Hub.Connected && !slices.ContainsFunc(o.Problems, known) {
+			if known := func(p fleet.Problem) bool { return p.Reason == "HubUnreachable" || p.Reason == "HubRefuses" }; !s.Hub.Connected && !slices.ContainsFunc(o.Problems, known) {
 				o.Problems = append(o.Problems, fleet.Problem{Reason: "HubUnreachable", Where: "cluster " + s.Cluster, Since: s.Hub.Since,
 					Message: "the controller has no link to the hub: " + s.Hub.Error, Next: "check the way to the hub; traffic, names and failover go on meanwhile"})
 			}

@@ -28,7 +28,6 @@ const (
 	ReasonReady              = "Ready"
 	ReasonExported           = "Exported"
 	ReasonPending            = "Pending"
-	ReasonFailed             = "Failed"
 
 	ReasonNamespaceNotOnSlice = "NamespaceNotOnSlice" // the namespace is on no slice here
 	ReasonForeignImport       = "ForeignImport"       // a ServiceImport of that name exists that Seaway did not make
@@ -76,6 +75,6 @@ func Imported(im Import) []Condition {
 			Message: fmt.Sprintf("%s.%s.svc.clusterset.local is answered on slice %s", im.Name, im.Namespace, im.Slice)}}
 	}
 	return []Condition{{Type: CondReady, Reason: ReasonPending, Message: fmt.Sprintf(
-		"no service address on slice %s yet; if this stays, the slice's prefix is used up: see `seaway explain slice %s`",
+		"no service address on slice %s yet; if this stays, the slice's prefix is used up: see `seaway slice show %s` on the hub",
 		im.Slice, im.Slice)}}
 }

@@ -344,7 +344,7 @@ Ready=true Exported: exported to slice pay as web.shop.svc.clusterset.local
 Conflict=false NoConflicts: exported alike by c1, c2
 `},
 		{"import", print(Imported(im)), "\nReady=true Ready: web.shop.svc.clusterset.local is answered on slice pay\n"},
-		{"import without address", print(Imported(none)), "\nReady=false Pending: no service address on slice pay yet; if this stays, the slice's prefix is used up: see `seaway explain slice pay`\n"},
+		{"import without address", print(Imported(none)), "\nReady=false Pending: no service address on slice pay yet; if this stays, the slice's prefix is used up: see `seaway slice show pay` on the hub\n"},
 	} {
 		if got, want := c.got, strings.TrimPrefix(c.want, "\n"); got != want {
 			t.Errorf("%s: got\n%s\nwant\n%s", c.name, got, want)

@@ -125,8 +125,8 @@ func carve(sl *v1alpha1.Slice, on []member) ([]fleet.Block, []fleet.Problem, err
 		case errors.As(err, &ex):
 			problems = append(problems, fleet.Problem{Reason: v1alpha1.SlicePrefixExhausted,
 				Message: fmt.Sprintf("prefix %s has no addresses left for %s", prefix, strings.Join(ex.Clusters, ", ")),
-				Next: fmt.Sprintf("make the prefix larger, e.g. seaway slice create %s --prefix %s; running pods keep their addresses",
-					sl.Name, netip.PrefixFrom(prefix.Addr(), max(prefix.Bits()-4, 1)).Masked())})
+				Next: fmt.Sprintf("make the prefix larger, e.g. write %s in its place with kubectl edit slice %s; running pods keep their addresses",
+					netip.PrefixFrom(prefix.Addr(), max(prefix.Bits()-4, 1)).Masked(), sl.Name)})
 		case err != nil:
 			return nil, nil, err
 		}

@@ -428,7 +428,7 @@ func TestReasonsAreTheStandards(t *testing.T) {
 		discovery.ReasonIPFamily:              mcs.ServiceExportReasonIPFamilyConflict,
 		discovery.ReasonValid:                 mcs.ServiceExportReasonValid, discovery.ReasonNoService: mcs.ServiceExportReasonNoService,
 		discovery.ReasonInvalidServiceType: mcs.ServiceExportReasonInvalidServiceType, discovery.ReasonExported: mcs.ServiceExportReasonExported,
-		discovery.ReasonPending: mcs.ServiceExportReasonPending, discovery.ReasonFailed: mcs.ServiceExportReasonFailed,
+		discovery.ReasonPending: mcs.ServiceExportReasonPending,
 	} {
 		if got != string(want) {
 			t.Errorf("%q, the standard says %q", got, want)
