@@ -67,7 +67,7 @@ func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
 	l := assemble(cfg, c, mgr.GetEventRecorderFor(controllerField))
 	l.cache = mgr.GetCache()
 	l.discover = discoverykube.New(mgr.GetClient(), discoverykube.Config{
-		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Families: l.families, Pod: l.pod, IPs: l.serviceIPs,
+		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Direct: l.client, Families: l.families, Pod: l.pod, IPs: l.serviceIPs,
 		Remote: l.remoteExports, Changed: l.board.touch, Log: cfg.Log,
 	})
 	if err := l.discover.SetupWithManager(mgr); err != nil {

@@ -31,6 +31,9 @@ import (
 
 // TestLive plays one fleet's life on real API servers, each part in namespaces and slices of its own.
 func TestLive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: -short starts no API servers; `make test` does")
+	}
 	f := newLiveFleet(t)
 	for _, part := range []struct {
 		name string

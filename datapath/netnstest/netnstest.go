@@ -30,6 +30,9 @@ type TB interface {
 // NeedRoot skips a test, loudly, where namespaces cannot be made.
 func NeedRoot(t *testing.T) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED: -short leaves the kernel alone; `make netns` tests it")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED, NOT TESTED: needs root to make network namespaces; run `make test` as root")
 	}

@@ -27,6 +27,9 @@ import (
 // NeedRoot skips a test that cannot make namespaces, and says so.
 func NeedRoot(t testing.TB) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED: -short leaves the kernel alone; `make netns` tests it")
+	}
 	if os.Getuid() != 0 {
 		t.Skip("SKIPPED: needs root for network namespaces; `make test` runs as root")
 	}

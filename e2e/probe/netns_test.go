@@ -14,8 +14,8 @@ import (
 
 // TestEveryQuestionBetweenTwoNamespaces lets a client ask a server over a veth in every way that stories use.
 func TestEveryQuestionBetweenTwoNamespaces(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: makes network namespaces, which needs root")
+	if testing.Short() || os.Geteuid() != 0 {
+		t.Skip("SKIPPED: makes network namespaces, which -short leaves alone and which needs root")
 	}
 	bin := filepath.Join(t.TempDir(), "probe")
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", bin, ".")
