@@ -11,7 +11,6 @@ TOOL     := go tool -modfile=tools/go.mod
 SEAWAY   := $(CACHE)/bin/seaway
 LAB      := $(CACHE)/bin/seaway-lab
 STORY    ?=
-RUNS     ?= 1
 OUT      ?=
 
 .PHONY: help build unit netns fuzz lint generate test e2e demo demo-down bench lab-up lab-down
@@ -51,6 +50,8 @@ generate: ## Make the CRDs and deep copies again
 
 test: ## Everything a release needs: lint, unit, namespaces, fuzzers, the lab's stories (root, Debian 12)
 	@./.ci/prepare
+	$(MAKE) build
+	$(LAB) setup
 	$(MAKE) lint
 	$(GO) test ./...
 	cd lab && $(GO) test ./...
