@@ -162,6 +162,9 @@ func (s *Stage) Mend(ctx context.Context) error {
 	if _, err := s.Labctl(ctx, "wan", "clear"); err != nil {
 		return err
 	}
+	if err := s.thaw(ctx); err != nil {
+		return err
+	}
 	return Await(ctx, patience, func() error {
 		l, err := s.Layout(ctx)
 		if err != nil {
@@ -179,6 +182,22 @@ func (s *Stage) Mend(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// thaw lets programs of Seaway go on that a story held.
+func (s *Stage) thaw(ctx context.Context) error {
+	l, err := s.Layout(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range l.Clusters {
+		for _, n := range c.Nodes {
+			if c.Faults[n] == "" {
+				s.Machine(ctx, n, "sh", "-c", "kill -CONT $(pidof seaway) 2>/dev/null; true")
+			}
+		}
+	}
+	return nil
 }
 
 // Eventually calls f until it succeeds; when the context ends it returns f's last error.
