@@ -77,7 +77,7 @@ func (s *server) apply() (changes int) {
 		}
 	}
 	keys := map[string]wg.PrivateKey{}
-	cfg := relay.Config{Targets: s.want.Relay}
+	cfg := relay.Config{Targets: s.want.Relay, Gateways: s.want.Gateways}
 	for _, d := range s.want.Devices {
 		key, err := s.keys.ensure(d.Slice)
 		if err != nil {

@@ -63,6 +63,11 @@ func validate(t plan.Tunnel) error {
 		}
 		keys[tg.Key] = true
 	}
+	for _, g := range t.Gateways {
+		if !g.Endpoint.IsValid() || g.Relay == "" {
+			errs = append(errs, fmt.Errorf("gateway %q: want an endpoint and a name, got %s", g.Relay, g.Endpoint))
+		}
+	}
 	if len(errs) > 0 {
 		return fmt.Errorf("%w: %w", ErrInvalid, errors.Join(errs...))
 	}

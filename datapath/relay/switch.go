@@ -20,6 +20,8 @@ import (
 type Config struct {
 	Devices []Device
 	Targets []plan.Target
+	// Gateways are known by name: a peer's packets may come by one that is in no path of its own.
+	Gateways []plan.Path
 }
 
 // Device is a local WireGuard device: its slice, public key and peers.
@@ -217,6 +219,9 @@ func (sw *Switch) Configure(c Config) (changed bool) {
 				}
 			}
 		}
+	}
+	for _, g := range c.Gateways {
+		sw.relays[g.Endpoint] = g.Relay
 	}
 	sw.dropDevices(devices)
 	targets := make(map[fleet.Key]*target, len(c.Targets))

@@ -60,6 +60,15 @@ func Compile(in fleet.Intent, local Local) (Node, []fleet.Problem) {
 	slices.SortFunc(n.Slices, func(a, b Slice) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(n.Tunnel.Devices, func(a, b Device) int { return strings.Compare(a.Slice, b.Slice) })
 	n.Tunnel.Relay = c.targets()
+	if len(n.Tunnel.Devices) > 0 {
+		for _, g := range c.gateways() {
+			for _, ep := range g.Endpoints() {
+				if g.ID() != c.self.ID() {
+					n.Tunnel.Gateways = append(n.Tunnel.Gateways, Path{Endpoint: ep, Relay: g.ID()})
+				}
+			}
+		}
+	}
 	return n, c.problems
 }
 
@@ -156,15 +165,7 @@ func (c *compiler) routes(s fleet.Slice, out Slice) []Route {
 // device plans this node's end of a slice: a peer for every other node that has a key on it.
 func (c *compiler) device(s fleet.Slice) Device {
 	d := Device{Slice: s.Name, NetNS: netns(s.Name), Link: TunLink, MTU: c.mtu(s.Name)}
-	allowed := map[string][]netip.Prefix{}
-	for _, p := range c.in.Pods {
-		if p.Slice == s.Name {
-			id := p.Cluster + "/" + p.Node
-			for _, a := range p.Addrs {
-				allowed[id] = append(allowed[id], host(a))
-			}
-		}
-	}
+	allowed := c.holders(s.Name)
 	for _, cl := range c.in.Clusters {
 		for _, n := range cl.Nodes {
 			key, ok := n.Keys[s.Name]
@@ -182,6 +183,30 @@ func (c *compiler) device(s fleet.Slice) Device {
 	}
 	slices.SortFunc(d.Peers, func(a, b Peer) int { return strings.Compare(a.ID, b.ID) })
 	return d
+}
+
+// holders says which addresses each node's pods have. WireGuard gives an address to one peer only, so of two claims
+// the first by node and pod stands, and the other is a problem.
+func (c *compiler) holders(slice string) map[string][]netip.Prefix {
+	out, owner := map[string][]netip.Prefix{}, map[netip.Addr]string{}
+	for _, p := range sorted(c.in.Pods, func(a, b fleet.Pod) int {
+		return strings.Compare(a.Cluster+"/"+a.Node+" "+a.Key(), b.Cluster+"/"+b.Node+" "+b.Key())
+	}) {
+		if p.Slice != slice {
+			continue
+		}
+		id := p.Cluster + "/" + p.Node
+		for _, a := range p.Addrs {
+			if o, taken := owner[a]; taken && o != id {
+				c.problem("AddressTwice", "pod "+p.Key(), fmt.Sprintf("address %s on slice %s is claimed by nodes %s and %s", a, slice, o, id),
+					"if it lasts, restart the controller of cluster "+p.Cluster+": it hands the addresses out")
+				continue
+			}
+			owner[a] = id
+			out[id] = append(out[id], host(a))
+		}
+	}
+	return out
 }
 
 // paths lists the ways to a node: directly, unless its cluster is private; else by relays, which are the gateways of
@@ -400,6 +425,9 @@ func (n Node) Text() string {
 				fmt.Fprintf(&b, "    path %s\n", w)
 			}
 		}
+	}
+	for _, g := range n.Tunnel.Gateways {
+		fmt.Fprintf(&b, "gateway %s %s\n", g.Relay, g.Endpoint)
 	}
 	for _, t := range n.Tunnel.Relay {
 		if len(t.Endpoints) > 0 {

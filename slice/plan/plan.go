@@ -44,6 +44,9 @@ type Tunnel struct {
 	Port    uint16   `json:"port"`
 	Devices []Device `json:"devices,omitempty"` // sorted by slice
 	Relay   []Target `json:"relay,omitempty"`   // sorted by node, then slice; empty unless the node is a gateway
+	// Gateways are all that may turn up as the far end of a path, because a peer chose them: known by name, then, a
+	// session that came in by one is seen to be relayed.
+	Gateways []Path `json:"gateways,omitempty"`
 }
 
 // Device is one WireGuard device: the node's end of one slice.
