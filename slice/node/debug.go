@@ -33,7 +33,7 @@ func (a *agent) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/state", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.state()) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry(a), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.cfg.Metrics, promhttp.HandlerOpts{}))
 	return mux
 }
 
@@ -59,6 +59,7 @@ func (a *agent) debug(ctx context.Context) error {
 		_ = l.Close()
 		return fmt.Errorf("protect the agent's socket: %w", err)
 	}
+	a.metrics.register(a)
 	srv := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

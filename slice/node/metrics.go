@@ -43,11 +43,10 @@ func (m *metrics) attached(old, now []fleet.Attachment) {
 	}
 }
 
-func (m *metrics) registry(a *agent) *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(m.rounds, m.attach, m.ops, collectors.NewGoCollector(),
+// register puts the agent's metrics into its registry.
+func (m *metrics) register(a *agent) {
+	a.cfg.Metrics.MustRegister(m.rounds, m.attach, m.ops, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{a})
-	return r
 }
 
 // collector reads gauges from the agent's state when asked.

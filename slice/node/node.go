@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
@@ -45,8 +47,12 @@ type Config struct {
 	Datapath Datapath
 	Pods     Pods
 
-	OnIntent  func(fleet.Intent) // called with each new intent, and the saved one at the start; may be nil
-	Transport http.RoundTripper  // to the controller; nil: HTTPS with CAFile
+	// Names answers the node's DNS until ctx ends; failing is to be told why that cannot be at present, and nil once it
+	// can. May be nil.
+	Names     func(ctx context.Context, failing func(error)) error
+	Metrics   *prometheus.Registry // where the agent's metrics are, and others' of its process; nil: its own
+	OnIntent  func(fleet.Intent)   // called with each new intent, and the saved one at the start; may be nil
+	Transport http.RoundTripper    // to the controller; nil: HTTPS with CAFile
 	Log       *slog.Logger
 	Timing    Timing
 }
@@ -107,6 +113,9 @@ func (c *Config) complete() error {
 	if c.StateDir == "" {
 		c.StateDir = plan.StateDir
 	}
+	if c.Metrics == nil {
+		c.Metrics = prometheus.NewRegistry()
+	}
 	if c.HostRoot == "" {
 		c.HostRoot = "/proc/1/root"
 	}
@@ -143,6 +152,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.restore()
 	return a.run(ctx, map[string]func(context.Context) error{
 		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug,
+		"names": a.names,
 	})
 }
 
@@ -166,6 +176,24 @@ func (a *agent) run(ctx context.Context, parts map[string]func(context.Context) 
 	wg.Wait()
 	a.leave()
 	return first
+}
+
+// names answers the node's DNS. That it cannot is a problem, and no reason to stop the rest.
+func (a *agent) names(ctx context.Context) error {
+	if a.cfg.Names == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return a.cfg.Names(ctx, func(err error) {
+		if err == nil {
+			a.setProblems("names", time.Now(), nil)
+			return
+		}
+		a.setProblems("names", time.Now(), []fleet.Problem{{
+			Reason: "NamesUnanswered", Where: "node " + a.cfg.Node, Message: err.Error(),
+			Next: "stop or move what has the port; it is tried again every half minute",
+		}})
+	})
 }
 
 // agent is a running agent. Its parts share what mu guards; values in it are never changed, only replaced.

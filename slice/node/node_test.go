@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -328,6 +329,35 @@ func FuzzIntent(f *testing.F) {
 		}
 		if _, err := decodeIntent(again, "n1"); err != nil {
 			t.Errorf("what was accepted is refused when saved: %v", err)
+		}
+	})
+}
+
+// TestNamesFail: a DNS port that is taken is reported, and the agent goes on.
+func TestNamesFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var fail func(error)
+		b.cfg.Names = func(ctx context.Context, failing func(error)) error {
+			fail = failing
+			<-ctx.Done()
+			return nil
+		}
+		a := b.start(t)
+		go func() { _ = a.names(t.Context()) }()
+		synctest.Wait()
+		fail(errors.New("another process has the port"))
+		pause(time.Second)
+		ps := b.controller.last(t).Problems
+		if len(ps) == 0 || ps[0].Reason != "NamesUnanswered" || ps[0].Message != "another process has the port" || ps[0].Where != "node n1" {
+			t.Errorf("reported %+v", ps)
+		}
+		fail(nil)
+		pause(time.Second)
+		for _, p := range b.controller.last(t).Problems {
+			if p.Reason == "NamesUnanswered" {
+				t.Errorf("still reported: %+v", p)
+			}
 		}
 	})
 }
