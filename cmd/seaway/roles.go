@@ -1,14 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"seaway.dev/seaway/controller"
@@ -85,10 +86,11 @@ func agentCmd() *cobra.Command {
 			c.Addrs = append(c.Addrs, a)
 			listen = append(listen, netip.AddrPortFrom(a, install.DNSPort))
 		}
-		g, ctx := errgroup.WithContext(cmd.Context())
-		g.Go(func() error { return node.Run(ctx, c) })
-		g.Go(func() error { return dns.Serve(ctx, dns.Config{Addrs: listen, Log: log}, names.Zone) })
-		return g.Wait()
+		c.Metrics = prometheus.NewRegistry()
+		c.Names = func(ctx context.Context, failing func(error)) error {
+			return dns.Serve(ctx, dns.Config{Addrs: listen, Log: log, Metrics: c.Metrics, Failing: failing}, names.Zone)
+		}
+		return node.Run(cmd.Context(), c)
 	})
 	f := cmd.Flags()
 	f.StringVar(&c.Node, "node", "", "the node's `NAME`")

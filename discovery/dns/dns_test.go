@@ -3,27 +3,27 @@ package dns
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	miekg "github.com/miekg/dns"
+	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"seaway.dev/seaway/discovery/zone"
 	"seaway.dev/seaway/fleet"
 )
-
-// The client in these tests is github.com/miekg/dns: an implementation of DNS that shares nothing with ours.
 
 // headless is a service with n ready pods.
 func headless(n int) fleet.Service {
@@ -44,12 +44,7 @@ func web(ip string) fleet.Service {
 // start serves on a free port of loopback until the test ends.
 func start(t testing.TB, current func() *zone.Zone, reg prometheus.Registerer) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that was free a moment ago
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := freePort(t, "127.0.0.1")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
@@ -61,11 +56,29 @@ func start(t testing.TB, current func() *zone.Zone, reg prometheus.Registerer) s
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	for deadline := time.Now().Add(5 * time.Second); ; { // until somebody listens
+	listening(t, addr)
+	return addr
+}
+
+// freePort returns an address with a port that was free for TCP a moment ago.
+func freePort(t testing.TB, ip string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", ip+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// listening waits until somebody accepts connections.
+func listening(t testing.TB, addr string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			c.Close()
-			return addr
+			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatal(err)
@@ -74,16 +87,16 @@ func start(t testing.TB, current func() *zone.Zone, reg prometheus.Registerer) s
 }
 
 // ask exchanges one question.
-func ask(t *testing.T, network, addr, name string, qtype uint16, change ...func(*miekg.Msg)) *miekg.Msg {
+func ask(t *testing.T, network, addr, name string, qtype uint16, change ...func(*dns.Msg)) *dns.Msg {
 	t.Helper()
-	q := new(miekg.Msg)
+	q := new(dns.Msg)
 	q.SetQuestion(name, qtype)
 	for _, c := range change {
 		c(q)
 	}
-	r, _, err := (&miekg.Client{Net: network, Timeout: 5 * time.Second, UDPSize: 4096}).Exchange(q, addr)
+	r, _, err := (&dns.Client{Net: network, Timeout: 5 * time.Second, UDPSize: 4096}).Exchange(q, addr)
 	if err != nil {
-		t.Fatalf("%s %s %s: %v", network, name, miekg.TypeToString[qtype], err)
+		t.Fatalf("%s %s %s: %v", network, name, dns.TypeToString[qtype], err)
 	}
 	return r
 }
@@ -93,32 +106,32 @@ func TestAnswersByUDPAndTCP(t *testing.T) {
 	addr := start(t, s.Zone, nil)
 	const name = "web.shop.svc.clusterset.local."
 	for _, network := range []string{"udp", "tcp"} {
-		if r := ask(t, network, addr, name, miekg.TypeA); r.Rcode != miekg.RcodeServerFailure {
-			t.Errorf("%s: before the first state: %s, want SERVFAIL", network, miekg.RcodeToString[r.Rcode])
+		if r := ask(t, network, addr, name, dns.TypeA); r.Rcode != dns.RcodeServerFailure {
+			t.Errorf("%s: before the first state: %s, want SERVFAIL", network, dns.RcodeToString[r.Rcode])
 		}
 	}
 	s.OnIntent(fleet.Intent{Services: []fleet.Service{web("10.9.255.1"), headless(2)}})
 	for _, network := range []string{"udp", "tcp"} {
-		r := ask(t, network, addr, "WEB.shop.SVC.clusterset.LOCAL.", miekg.TypeA)
+		r := ask(t, network, addr, "WEB.shop.SVC.clusterset.LOCAL.", dns.TypeA)
 		if r.Rcode != 0 || len(r.Answer) != 1 || !r.Authoritative || r.RecursionAvailable || r.Truncated {
 			t.Fatalf("%s: %v", network, r)
 		}
-		if a := r.Answer[0].(*miekg.A); a.A.String() != "10.9.255.1" || a.Hdr.Ttl != 5 || a.Hdr.Name != "WEB.shop.SVC.clusterset.LOCAL." {
+		if a := r.Answer[0].(*dns.A); a.A.String() != "10.9.255.1" || a.Hdr.Ttl != 5 || a.Hdr.Name != "WEB.shop.SVC.clusterset.LOCAL." {
 			t.Errorf("%s: %v; the name's case is to be kept", network, a)
 		}
-		r = ask(t, network, addr, "nobody.shop.svc.clusterset.local.", miekg.TypeA)
-		if soa, ok := r.Ns[0].(*miekg.SOA); r.Rcode != miekg.RcodeNameError || !ok || soa.Hdr.Name != "clusterset.local." || soa.Minttl != 1 {
+		r = ask(t, network, addr, "nobody.shop.svc.clusterset.local.", dns.TypeA)
+		if soa, ok := r.Ns[0].(*dns.SOA); r.Rcode != dns.RcodeNameError || !ok || soa.Hdr.Name != "clusterset.local." || soa.Minttl != 1 {
 			t.Errorf("%s: unknown name: %v", network, r)
 		}
-		r = ask(t, network, addr, "web.shop.svc.slice.local.", miekg.TypeAAAA)
+		r = ask(t, network, addr, "web.shop.svc.slice.local.", dns.TypeAAAA)
 		if r.Rcode != 0 || len(r.Answer) != 0 || r.Ns[0].Header().Name != "slice.local." {
 			t.Errorf("%s: a name without that type: %v", network, r)
 		}
-		r = ask(t, network, addr, "_pg._tcp.db.shop.svc.clusterset.local.", miekg.TypeSRV)
-		if len(r.Answer) != 2 || len(r.Extra) != 2 || r.Extra[0].Header().Name != r.Answer[0].(*miekg.SRV).Target && r.Extra[0].Header().Name != r.Answer[1].(*miekg.SRV).Target {
+		r = ask(t, network, addr, "_pg._tcp.db.shop.svc.clusterset.local.", dns.TypeSRV)
+		if len(r.Answer) != 2 || len(r.Extra) != 2 || r.Extra[0].Header().Name != r.Answer[0].(*dns.SRV).Target && r.Extra[0].Header().Name != r.Answer[1].(*dns.SRV).Target {
 			t.Errorf("%s: SRV: %v", network, r)
 		}
-		if r = ask(t, network, addr, "example.com.", miekg.TypeA); r.Rcode != miekg.RcodeRefused || r.Authoritative {
+		if r = ask(t, network, addr, "example.com.", dns.TypeA); r.Rcode != dns.RcodeRefused || r.Authoritative {
 			t.Errorf("%s: another zone: %v", network, r)
 		}
 	}
@@ -129,15 +142,15 @@ func TestEDNS(t *testing.T) {
 	s.OnIntent(fleet.Intent{Services: []fleet.Service{web("10.9.255.1")}})
 	addr := start(t, s.Zone, nil)
 	const name = "web.shop.svc.clusterset.local."
-	if r := ask(t, "udp", addr, name, miekg.TypeA); r.IsEdns0() != nil {
+	if r := ask(t, "udp", addr, name, dns.TypeA); r.IsEdns0() != nil {
 		t.Error("an OPT record for a client that sent none")
 	}
-	r := ask(t, "udp", addr, name, miekg.TypeA, func(m *miekg.Msg) { m.SetEdns0(4096, true) })
+	r := ask(t, "udp", addr, name, dns.TypeA, func(m *dns.Msg) { m.SetEdns0(4096, true) })
 	if o := r.IsEdns0(); o == nil || o.UDPSize() != 1232 || o.Version() != 0 || len(r.Answer) != 1 {
 		t.Errorf("with EDNS: %v", r)
 	}
-	r = ask(t, "udp", addr, name, miekg.TypeA, func(m *miekg.Msg) { m.SetEdns0(4096, false); m.IsEdns0().SetVersion(1) })
-	if r.Rcode != miekg.RcodeBadVers || len(r.Answer) != 0 {
+	r = ask(t, "udp", addr, name, dns.TypeA, func(m *dns.Msg) { m.SetEdns0(4096, false); m.IsEdns0().SetVersion(1) })
+	if r.Rcode != dns.RcodeBadVers || len(r.Answer) != 0 {
 		t.Errorf("version 1: %v, want BADVERS", r)
 	}
 }
@@ -151,7 +164,7 @@ func TestTruncation(t *testing.T) {
 		size  uint16
 		limit int
 	}{{0, 512}, {100, 512}, {800, 800}, {65535, 1232}} {
-		r := ask(t, "udp", addr, name, miekg.TypeA, func(m *miekg.Msg) {
+		r := ask(t, "udp", addr, name, dns.TypeA, func(m *dns.Msg) {
 			if c.size > 0 {
 				m.SetEdns0(c.size, false)
 			}
@@ -169,10 +182,10 @@ func TestTruncation(t *testing.T) {
 			t.Errorf("size %d: truncated=%v, %d records in %d bytes (%d packed), want at most %d and no room for one more", c.size, r.Truncated, len(r.Answer), wire, len(packed), c.limit)
 		}
 	}
-	if r := ask(t, "tcp", addr, name, miekg.TypeA); r.Truncated || len(r.Answer) != 300 {
+	if r := ask(t, "tcp", addr, name, dns.TypeA); r.Truncated || len(r.Answer) != 300 {
 		t.Errorf("by TCP: truncated=%v, %d records, want all 300", r.Truncated, len(r.Answer))
 	}
-	if r := ask(t, "tcp", addr, name, miekg.TypeSRV); r.Truncated || len(r.Answer) != 300 || len(r.Extra) != 300 {
+	if r := ask(t, "tcp", addr, name, dns.TypeSRV); r.Truncated || len(r.Answer) != 300 || len(r.Extra) != 300 {
 		t.Errorf("SRV by TCP: truncated=%v, %d records, %d additional, want 300 and 300", r.Truncated, len(r.Answer), len(r.Extra))
 	}
 }
@@ -182,18 +195,18 @@ func TestRecordsTakeTurns(t *testing.T) {
 	z := zone.Build([]fleet.Service{headless(5)}, nil)
 	first := map[string]int{}
 	for id := range 1000 {
-		m := new(miekg.Msg)
-		m.SetQuestion("db.shop.svc.clusterset.local.", miekg.TypeA)
+		m := new(dns.Msg)
+		m.SetQuestion("db.shop.svc.clusterset.local.", dns.TypeA)
 		m.Id = uint16(id)
 		r := direct(t, z, m, true)
 		seen := map[string]bool{}
 		for _, rr := range r.Answer {
-			seen[rr.(*miekg.A).A.String()] = true
+			seen[rr.(*dns.A).A.String()] = true
 		}
 		if len(seen) != 5 {
 			t.Fatalf("got %d different addresses of 5", len(seen))
 		}
-		first[r.Answer[0].(*miekg.A).A.String()]++
+		first[r.Answer[0].(*dns.A).A.String()]++
 	}
 	for a, n := range first {
 		if n != 200 {
@@ -203,14 +216,13 @@ func TestRecordsTakeTurns(t *testing.T) {
 }
 
 // direct asks respond itself.
-func direct(t *testing.T, z *zone.Zone, m *miekg.Msg, udp bool) *miekg.Msg {
+func direct(t *testing.T, z *zone.Zone, m *dns.Msg, udp bool) *dns.Msg {
 	t.Helper()
-	q, err := m.Pack()
+	out, err := respond(m, z, udp).Pack()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v: pack the response: %v", m, err)
 	}
-	out, _ := respond(nil, q, z, udp)
-	r := new(miekg.Msg)
+	r := new(dns.Msg)
 	if err := r.Unpack(out); err != nil {
 		t.Fatalf("%v: unpack the response: %v", m, err)
 	}
@@ -218,10 +230,14 @@ func direct(t *testing.T, z *zone.Zone, m *miekg.Msg, udp bool) *miekg.Msg {
 }
 
 func TestMalformedAndOddQueries(t *testing.T) {
-	z := zone.Build([]fleet.Service{web("10.9.255.1")}, nil)
-	good := new(miekg.Msg)
-	good.SetQuestion("web.shop.svc.clusterset.local.", miekg.TypeA)
-	pack := func(change func(m *miekg.Msg)) []byte {
+	var s State
+	s.OnIntent(fleet.Intent{Services: []fleet.Service{web("10.9.255.1")}})
+	reg := prometheus.NewRegistry()
+	addr := start(t, s.Zone, reg)
+	good := new(dns.Msg)
+	good.SetQuestion("web.shop.svc.clusterset.local.", dns.TypeA)
+	good.Id = 7
+	pack := func(change func(m *dns.Msg)) []byte {
 		m := good.Copy()
 		change(m)
 		b, err := m.Pack()
@@ -230,7 +246,7 @@ func TestMalformedAndOddQueries(t *testing.T) {
 		}
 		return b
 	}
-	plain := pack(func(*miekg.Msg) {})
+	plain := pack(func(*dns.Msg) {})
 	patch := func(at int, v ...byte) []byte {
 		b := slices.Clone(plain)
 		copy(b[at:], v)
@@ -242,49 +258,125 @@ func TestMalformedAndOddQueries(t *testing.T) {
 		query []byte
 		want  int
 	}{
-		{"good", plain, miekg.RcodeSuccess},
+		{"good", plain, dns.RcodeSuccess},
 		{"nothing", nil, dropped},
 		{"half a header", plain[:11], dropped},
-		{"a response", pack(func(m *miekg.Msg) { m.Response = true }), dropped},
-		{"a header alone", plain[:12], miekg.RcodeFormatError},
-		{"half a name", plain[:20], miekg.RcodeFormatError},
-		{"no class", plain[:len(plain)-2], miekg.RcodeFormatError},
-		{"two questions", patch(4, 0, 2), miekg.RcodeFormatError},
-		{"no question", patch(4, 0, 0), miekg.RcodeFormatError},
-		{"a pointer to itself", patch(12, 0xc0, 12), miekg.RcodeFormatError},
-		{"a label of 64", patch(12, 64), miekg.RcodeFormatError},
-		{"records that are not there", patch(6, 0, 1), miekg.RcodeFormatError},
-		{"too many records", patch(10, 0xff, 0xff), miekg.RcodeFormatError},
-		{"two OPT", pack(func(m *miekg.Msg) { m.SetEdns0(1232, false); m.Extra = append(m.Extra, m.Extra[0]) }), miekg.RcodeFormatError},
-		{"bytes behind the end", append(slices.Clone(plain), 1, 2, 3), miekg.RcodeSuccess},
-		{"a signature that nobody checks", pack(func(m *miekg.Msg) { m.SetTsig("k.", miekg.HmacSHA256, 300, 1) }), miekg.RcodeSuccess},
-		{"notify", pack(func(m *miekg.Msg) { m.Opcode = miekg.OpcodeNotify }), miekg.RcodeNotImplemented},
-		{"update", pack(func(m *miekg.Msg) { m.Opcode = miekg.OpcodeUpdate }), miekg.RcodeNotImplemented},
-		{"class CHAOS", pack(func(m *miekg.Msg) { m.Question[0].Qclass = miekg.ClassCHAOS }), miekg.RcodeRefused},
-		{"zone transfer", pack(func(m *miekg.Msg) { m.Question[0].Qtype = miekg.TypeAXFR }), miekg.RcodeSuccess},
-		{"the root", pack(func(m *miekg.Msg) { m.Question[0].Name = "." }), miekg.RcodeRefused},
-		{"a label with a dot in it", pack(func(m *miekg.Msg) { m.Question[0].Name = `x\.clusterset.local.` }), miekg.RcodeRefused},
-		{"our zone's bytes inside a label", append(append(slices.Clone(plain[:12]), append([]byte("\x12a\x0aclusterset\x05local"), 0)...), 0, 1, 0, 1), miekg.RcodeRefused},
-		{"the longest name", pack(func(m *miekg.Msg) {
+		{"a response", pack(func(m *dns.Msg) { m.Response = true }), dropped},
+		{"a header alone", plain[:12], dns.RcodeFormatError},
+		{"half a name", plain[:20], dns.RcodeFormatError},
+		{"no class", plain[:len(plain)-2], dns.RcodeRefused}, // the library reads class 0
+		{"half a class", plain[:len(plain)-1], dns.RcodeFormatError},
+		{"two questions", patch(4, 0, 2), dns.RcodeFormatError},
+		{"no question", patch(4, 0, 0), dns.RcodeFormatError},
+		{"a pointer to itself", patch(12, 0xc0, 12), dns.RcodeFormatError},
+		{"a label of 64", patch(12, 64), dns.RcodeFormatError},
+		{"records that are not there", patch(6, 0, 1), dns.RcodeSuccess}, // the library forgives it
+		{"half a record", append(patch(6, 0, 1), 0, 0), dns.RcodeFormatError},
+		{"too many records", patch(10, 0xff, 0xff), dns.RcodeFormatError},
+		{"two OPT", pack(func(m *dns.Msg) { m.SetEdns0(1232, false); m.Extra = append(m.Extra, m.Extra[0]) }), dns.RcodeFormatError},
+		{"bytes behind the end", append(slices.Clone(plain), 1, 2, 3), dns.RcodeSuccess},
+		{"a signature that nobody checks", pack(func(m *dns.Msg) { m.SetTsig("k.", dns.HmacSHA256, 300, 1) }), dns.RcodeSuccess},
+		{"notify", pack(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), dns.RcodeNotImplemented},
+		{"update", pack(func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }), dns.RcodeNotImplemented},
+		{"class CHAOS", pack(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }), dns.RcodeRefused},
+		{"zone transfer", pack(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAXFR }), dns.RcodeSuccess},
+		{"the root", pack(func(m *dns.Msg) { m.Question[0].Name = "." }), dns.RcodeRefused},
+		{"a label with a dot in it", pack(func(m *dns.Msg) { m.Question[0].Name = `x\.clusterset.local.` }), dns.RcodeRefused},
+		{"our zone's bytes inside a label", append(append(slices.Clone(plain[:12]), append([]byte("\x12a\x0aclusterset\x05local"), 0)...), 0, 1, 0, 1), dns.RcodeRefused},
+		{"the longest name", pack(func(m *dns.Msg) {
 			m.Question[0].Name = strings.Repeat(strings.Repeat("y", 62)+".", 3) + strings.Repeat("z", 46) + ".clusterset.local."
-		}), miekg.RcodeNameError},
+		}), dns.RcodeNameError},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out, _ := respond(nil, c.query, z, true)
-			if c.want == dropped {
-				if out != nil {
-					t.Errorf("answered with % x, want silence", out)
+			for _, network := range []string{"udp", "tcp"} {
+				r := raw(t, network, addr, c.query)
+				if c.want == dropped {
+					if r != nil {
+						t.Errorf("%s: answered with %v, want silence", network, r)
+					}
+					continue
 				}
-				return
-			}
-			r := new(miekg.Msg)
-			if err := r.Unpack(out); err != nil {
-				t.Fatalf("unpack % x: %v", out, err)
-			}
-			if r.Rcode != c.want || !r.Response || r.Id != binary.BigEndian.Uint16(c.query) {
-				t.Errorf("got %s, want %s: %v", miekg.RcodeToString[r.Rcode], miekg.RcodeToString[c.want], r)
+				if r == nil || r.Rcode != c.want || !r.Response || r.Id != binary.BigEndian.Uint16(c.query) {
+					t.Errorf("%s: want %s, got %v", network, dns.RcodeToString[c.want], r)
+				}
 			}
 		})
+	}
+	if n, err := testutil.GatherAndCount(reg, "seaway_dns_responses_total"); err != nil || n != 2*len(usual) {
+		t.Errorf("%d counters of responses (%v), want %d: a code that is not usual was answered", n, err, 2*len(usual))
+	}
+	want := "seaway_dns_dropped_total{proto=\"udp\"} 3\n"
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP seaway_dns_dropped_total Messages that were no DNS queries and got no response.
+# TYPE seaway_dns_dropped_total counter
+seaway_dns_dropped_total{proto="tcp"} 3
+`+want), "seaway_dns_dropped_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+// raw sends some bytes and a good query behind them, and returns the response to the bytes, nil if there is none.
+func raw(t *testing.T, network, addr string, query []byte) *dns.Msg {
+	t.Helper()
+	c, err := dns.DialTimeout(network, addr, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	const last = 0xfffe
+	after := new(dns.Msg)
+	after.SetQuestion("clusterset.local.", dns.TypeSOA)
+	after.Id = last
+	if err := c.WriteMsg(after); err != nil {
+		t.Fatal(err)
+	}
+	var first *dns.Msg
+	for { // by UDP, the two may be answered in any order
+		r, err := c.ReadMsg()
+		switch {
+		case network == "tcp" && err != nil: // the connection was ended
+			return first
+		case err != nil:
+			t.Fatalf("%s: %v", network, err)
+		case r.Id != last:
+			first = r
+		}
+		if r.Id == last && (network == "tcp" || len(query) < headerLen || query[2]&0x80 != 0) || network == "udp" && first != nil {
+			return first
+		}
+	}
+}
+
+// Another implementation of DNS, the Go resolver's, understands the answers.
+func TestGoResolver(t *testing.T) {
+	var s State
+	s.OnIntent(fleet.Intent{Services: []fleet.Service{web("10.9.255.1"), headless(50)}})
+	addr := start(t, s.Zone, nil)
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}}
+	if got, err := r.LookupHost(t.Context(), "web.shop.svc.clusterset.local."); err != nil || !slices.Equal(got, []string{"10.9.255.1"}) {
+		t.Errorf("host: %v %v", got, err)
+	}
+	if got, err := r.LookupHost(t.Context(), "db.shop.svc.clusterset.local."); err != nil || len(got) != 50 { // by TCP
+		t.Errorf("headless: %v %v", got, err)
+	}
+	if _, got, err := r.LookupSRV(t.Context(), "pg", "tcp", "db.shop.svc.clusterset.local."); err != nil || len(got) != 50 || got[0].Port != 5432 {
+		t.Errorf("SRV: %v %v", got, err)
+	}
+	if got, err := r.LookupAddr(t.Context(), "10.9.255.1"); err != nil || !slices.Equal(got, []string{"web.shop.svc.clusterset.local."}) {
+		t.Errorf("PTR: %v %v", got, err)
+	}
+	if got, err := r.LookupTXT(t.Context(), "dns-version.clusterset.local."); err != nil || !slices.Equal(got, []string{zone.Version}) {
+		t.Errorf("TXT: %v %v", got, err)
+	}
+	var no *net.DNSError
+	if _, err := r.LookupHost(t.Context(), "nobody.shop.svc.clusterset.local."); !errors.As(err, &no) || !no.IsNotFound {
+		t.Errorf("unknown name: %v", err)
 	}
 }
 
@@ -299,10 +391,10 @@ func TestConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	conn := &miekg.Conn{Conn: c}
+	conn := &dns.Conn{Conn: c}
 	for id := range 50 {
-		m := new(miekg.Msg)
-		m.SetQuestion("web.shop.svc.clusterset.local.", miekg.TypeA)
+		m := new(dns.Msg)
+		m.SetQuestion("web.shop.svc.clusterset.local.", dns.TypeA)
 		m.Id = uint16(id)
 		if err := conn.WriteMsg(m); err != nil {
 			t.Fatal(err)
@@ -349,7 +441,7 @@ func TestStatesAreSwappedWhole(t *testing.T) {
 		}
 	})
 	for range 2000 {
-		if r := ask(t, "udp", addr, "web.shop.svc.clusterset.local.", miekg.TypeA); r.Rcode != 0 || len(r.Answer) != 1 {
+		if r := ask(t, "udp", addr, "web.shop.svc.clusterset.local.", dns.TypeA); r.Rcode != 0 || len(r.Answer) != 1 {
 			t.Fatalf("a state was seen half-made: %v", r)
 		}
 	}
@@ -358,20 +450,10 @@ func TestStatesAreSwappedWhole(t *testing.T) {
 }
 
 func TestServeRefusesBadAddresses(t *testing.T) {
-	busy, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer busy.Close()
-	for _, c := range []struct{ addr, want string }{
-		{"0.0.0.0:5453", "name the node's addresses"},
-		{"[::]:5453", "name the node's addresses"},
-		{"192.0.2.1:5453", "no such address"},
-		{busy.LocalAddr().String(), "another process has the port"},
-	} {
-		err := Serve(t.Context(), Config{Addrs: []netip.AddrPort{netip.MustParseAddrPort(c.addr)}, Log: slog.New(slog.DiscardHandler)}, func() *zone.Zone { return nil })
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", c.addr, err, c.want)
+	for _, addr := range []string{"0.0.0.0:5453", "[::]:5453"} {
+		err := Serve(t.Context(), Config{Addrs: []netip.AddrPort{netip.MustParseAddrPort(addr)}, Log: slog.New(slog.DiscardHandler)}, nil)
+		if err == nil || !strings.Contains(err.Error(), "name the node's addresses") {
+			t.Errorf("%s: %v", addr, err)
 		}
 	}
 	if err := Serve(t.Context(), Config{}, nil); err == nil {
@@ -379,16 +461,134 @@ func TestServeRefusesBadAddresses(t *testing.T) {
 	}
 }
 
-func TestAnsweringAllocatesNothing(t *testing.T) {
-	z := zone.Build([]fleet.Service{web("10.9.255.1"), headless(20)}, nil)
-	for _, name := range []string{"web.shop.svc.clusterset.local.", "DB.shop.svc.clusterset.local.", "none.shop.svc.slice.local."} {
-		m := new(miekg.Msg)
-		m.SetQuestion(name, miekg.TypeA)
-		m.SetEdns0(1232, false)
-		q, _ := m.Pack()
-		buf := make([]byte, 0, largestUDP)
-		if n := testing.AllocsPerRun(100, func() { respond(buf, q, z, true) }); n != 0 {
-			t.Errorf("%s: %v allocations a query", name, n)
+// A port that is taken, or an address that is not there, is told of and tried again, and keeps no other address down.
+func TestTakenPortIsTriedAgain(t *testing.T) {
+	taken, free := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.2")
+	busy, err := net.ListenPacket("udp", taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s State
+	s.OnIntent(fleet.Intent{Services: []fleet.Service{web("10.9.255.1")}})
+	ctx, cancel := context.WithCancel(t.Context())
+	told, done := make(chan error, 100), make(chan error)
+	parse := netip.MustParseAddrPort
+	cfg := Config{Addrs: []netip.AddrPort{parse(taken), parse(free), parse("192.0.2.1:5453")},
+		Log: slog.New(slog.DiscardHandler), Retry: time.Millisecond, Failing: func(err error) { told <- err }}
+	go func() { done <- Serve(ctx, cfg, s.Zone) }()
+	until := func(taken bool) {
+		t.Helper()
+		text := ""
+		for {
+			select {
+			case err := <-told:
+				text = fmt.Sprint(err)
+				if strings.Contains(text, "another process has the port") == taken && strings.Contains(text, "no such address") {
+					return
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatalf("taken=%v was never told, last: %s", taken, text)
+			}
+		}
+	}
+	until(true)
+	listening(t, free)
+	ask(t, "udp", free, "web.shop.svc.clusterset.local.", dns.TypeA)
+	busy.Close()
+	until(false)
+	if r := ask(t, "udp", taken, "web.shop.svc.clusterset.local.", dns.TypeA); len(r.Answer) != 1 {
+		t.Errorf("after the port came free: %v", r)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if len(told) > 0 {
+		t.Errorf("told again of what was known: %v", <-told)
+	}
+}
+
+// A flood waits in the socket's buffer, not in goroutines.
+func TestQueriesInHandAreBounded(t *testing.T) {
+	var now, peak, handled atomic.Int32
+	hold := make(chan struct{})
+	addr := start(t, func() *zone.Zone {
+		n := now.Add(1)
+		for p := peak.Load(); n > p && !peak.CompareAndSwap(p, n); p = peak.Load() {
+		}
+		<-hold
+		now.Add(-1)
+		handled.Add(1)
+		return nil
+	}, nil)
+	c, err := dns.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const sent = maxInHand + 100
+	m := new(dns.Msg)
+	m.SetQuestion("web.shop.svc.clusterset.local.", dns.TypeA)
+	for range sent {
+		if err := c.WriteMsg(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); now.Load() < maxInHand; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d in hand, want %d", now.Load(), maxInHand)
+		}
+	}
+	close(hold)
+	for deadline := time.Now().Add(5 * time.Second); handled.Load() < sent; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d handled, want %d", handled.Load(), sent)
+		}
+	}
+	if peak.Load() != maxInHand {
+		t.Errorf("%d were in hand at a time, want %d", peak.Load(), maxInHand)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	var s State
+	reg := prometheus.NewRegistry()
+	addr := start(t, s.Zone, reg)
+	served := func() bool {
+		c, err := dns.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		m := new(dns.Msg)
+		m.SetQuestion("clusterset.local.", dns.TypeSOA)
+		if c.WriteMsg(m) != nil {
+			return false
+		}
+		_, err = c.ReadMsg()
+		return err == nil
+	}
+	var first *dns.Conn
+	for i := range maxConns {
+		c, err := dns.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i == 0 {
+			first = c
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); served(); { // the one that start made may still hold a slot
+		if time.Now().After(deadline) {
+			t.Fatalf("served beside %d connections", maxConns)
+		}
+	}
+	first.Close()
+	for deadline := time.Now().Add(5 * time.Second); !served(); {
+		if time.Now().After(deadline) {
+			t.Fatal("not served after a connection had ended")
 		}
 	}
 }
@@ -397,8 +597,8 @@ func TestAnsweringAllocatesNothing(t *testing.T) {
 func FuzzRespond(f *testing.F) {
 	z := zone.Build([]fleet.Service{web("10.9.255.1"), headless(100)}, nil)
 	for _, name := range []string{"web.shop.svc.clusterset.local.", "db.shop.svc.clusterset.local.", "db-1.c1.db.shop.svc.slice.local.", ".", "1.255.9.10.in-addr.arpa."} {
-		for _, qtype := range []uint16{miekg.TypeA, miekg.TypeSRV, miekg.TypeANY, miekg.TypePTR} {
-			m := new(miekg.Msg)
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeSRV, dns.TypeANY, dns.TypePTR} {
+			m := new(dns.Msg)
 			m.SetQuestion(name, qtype)
 			b, _ := m.Pack()
 			f.Add(b)
@@ -408,31 +608,27 @@ func FuzzRespond(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, query []byte) {
-		before := slices.Clone(query)
+		m := new(dns.Msg)
+		if m.Unpack(query) != nil || m.Response || m.Opcode != dns.OpcodeQuery {
+			return // the library answers, or nobody
+		}
 		for _, udp := range []bool{true, false} {
-			out, what := respond([]byte{0xaa, 0xbb}, query, z, udp)
-			if !reflect.DeepEqual(query, before) {
-				t.Fatal("the query was changed")
+			out, err := respond(m, z, udp).Pack()
+			if err != nil {
+				t.Fatalf("query % x: pack the response: %v", query, err)
 			}
-			if out == nil {
-				continue
-			}
-			if out[0] != 0xaa || out[1] != 0xbb {
-				t.Fatal("what stood before the response was changed")
-			}
-			out = out[2:]
-			if udp && len(out) > largestUDP || len(out) > largestTCP {
+			if udp && len(out) > largestUDP || len(out) > dns.MaxMsgSize {
 				t.Fatalf("a response of %d bytes", len(out))
 			}
-			if out[0] != query[0] || out[1] != query[1] || out[2]&0x80 == 0 {
-				t.Fatalf("% x does not answer % x", out[:4], query[:4])
-			}
-			r := new(miekg.Msg)
+			r := new(dns.Msg)
 			if err := r.Unpack(out); err != nil {
 				t.Fatalf("query % x\nresponse % x\n%v", query, out, err)
 			}
-			if codeName(what.code) == "" {
-				t.Fatalf("a code without a name: %d", what.code)
+			if r.Id != m.Id || !r.Response || r.Rcode != dns.RcodeFormatError && !slices.Equal(r.Question, m.Question) {
+				t.Fatalf("%v does not answer %v", r, m)
+			}
+			if !slices.Contains(usual, r.Rcode) {
+				t.Fatalf("an unusual code: %d", r.Rcode)
 			}
 			if len(r.Answer) > 0 && !r.Authoritative {
 				t.Fatal("an answer that is not authoritative")
@@ -446,16 +642,21 @@ func BenchmarkRespond(b *testing.B) {
 	for _, c := range []struct {
 		name  string
 		qtype uint16
-	}{{"web.shop.svc.clusterset.local.", miekg.TypeA}, {"db.shop.svc.clusterset.local.", miekg.TypeA}, {"none.shop.svc.clusterset.local.", miekg.TypeA}, {"db.shop.svc.clusterset.local.", miekg.TypeSRV}} {
-		m := new(miekg.Msg)
+	}{{"web.shop.svc.clusterset.local.", dns.TypeA}, {"db.shop.svc.clusterset.local.", dns.TypeA}, {"none.shop.svc.clusterset.local.", dns.TypeA}, {"db.shop.svc.clusterset.local.", dns.TypeSRV}} {
+		m := new(dns.Msg)
 		m.SetQuestion(c.name, c.qtype)
 		m.SetEdns0(1232, false)
 		q, _ := m.Pack()
-		b.Run(c.name+miekg.TypeToString[c.qtype], func(b *testing.B) {
-			buf := make([]byte, 0, largestUDP)
+		b.Run(c.name+dns.TypeToString[c.qtype], func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				respond(buf, q, z, true)
+				m := new(dns.Msg)
+				if err := m.Unpack(q); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := respond(m, z, true).Pack(); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

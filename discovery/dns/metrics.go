@@ -3,9 +3,8 @@ package dns
 import (
 	"fmt"
 
+	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"seaway.dev/seaway/discovery/zone"
 )
 
 // Transports, as indexes of the counters.
@@ -14,15 +13,20 @@ const (
 	protoTCP
 )
 
-// metrics counts what happens. The counters of the usual codes are looked up once, so that counting is one addition.
+var protos = [2]string{protoUDP: "udp", protoTCP: "tcp"}
+
+// metrics counts what happens.
 type metrics struct {
 	responses *prometheus.CounterVec
-	usual     [2][17]prometheus.Counter
 	dropped   [2]prometheus.Counter
 	truncated prometheus.Counter
 	failed    prometheus.Counter
 	refused   prometheus.Counter
 }
+
+// usual are the codes that this server answers with: their counters are there from the start.
+var usual = []int{dns.RcodeSuccess, dns.RcodeFormatError, dns.RcodeServerFailure, dns.RcodeNameError, dns.RcodeNotImplemented,
+	dns.RcodeRefused, dns.RcodeBadVers}
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
@@ -37,12 +41,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "seaway_dns_dropped_total",
 		Help: "Messages that were no DNS queries and got no response."}, []string{"proto"})
-	for p, proto := range []string{"udp", "tcp"} {
+	for p, proto := range protos {
 		m.dropped[p] = dropped.WithLabelValues(proto)
-		for code := range m.usual[p] {
-			if name := codeName(uint16(code)); name != "" {
-				m.usual[p][code] = m.responses.WithLabelValues(proto, name)
-			}
+		for _, code := range usual {
+			m.responses.WithLabelValues(proto, codeName(code))
 		}
 	}
 	if reg == nil {
@@ -56,30 +58,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// codeName returns the name of a code that this server answers with, "" for others.
-func codeName(code uint16) string {
-	switch code {
-	case uint16(zone.NoError), uint16(zone.ServFail), uint16(zone.NXDomain), uint16(zone.Refused):
-		return zone.Code(code).String()
-	case codeForm:
-		return "FORMERR"
-	case codeNotIm:
-		return "NOTIMP"
-	case codeVers:
+// codeName returns a code as DNS tools print it.
+func codeName(code int) string {
+	if code == dns.RcodeBadVers { // the library knows it as the other meaning of its number
 		return "BADVERS"
 	}
-	return ""
+	return dns.RcodeToString[code]
 }
 
-func (m *metrics) count(proto int, answered bool, what outcome) {
-	if !answered {
-		m.dropped[proto].Inc()
-		return
-	}
-	if c := m.usual[proto][what.code]; c != nil {
-		c.Inc()
-	}
-	if what.truncated {
-		m.truncated.Inc()
-	}
+func (m *metrics) response(proto, code int) {
+	m.responses.WithLabelValues(protos[proto], codeName(code)).Inc()
 }

@@ -1,30 +1,27 @@
 // Package dns answers the names of a zone on a node, by UDP and TCP: an authoritative server for clusterset.local and
 // its alias, which the cluster's own DNS forwards to. It refuses all other names.
 //
-// A query is answered by the goroutine that read it, from the current [zone.Zone], by copying bytes: nothing is
-// allocated, nothing is locked, and no query can make another one wait for more than its own copying. There are as
-// many readers as processors, so that a flood fills the socket's buffer and nothing else. DNS's own limits hold:
-// responses by UDP are at most 1232 bytes (512 without EDNS), longer ones are cut at a record and marked, so that the
-// client asks again by TCP.
+// Messages and server are those of github.com/miekg/dns. A query is answered from the current [zone.Zone], whose records
+// are shared by all answers: nothing is locked, and no query makes another one wait. Only so many are in hand at a time,
+// so that a flood fills the socket's buffer and nothing else. Responses by UDP are at most 1232 bytes (512 without
+// EDNS); longer ones are cut at a record and marked, so that the client asks again by TCP.
 package dns
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"seaway.dev/seaway/discovery/zone"
 	"seaway.dev/seaway/fleet"
@@ -33,11 +30,25 @@ import (
 // DefaultPort is where agents answer, UDP and TCP. 53 is often taken on a node, and 5353 is multicast DNS's.
 const DefaultPort = 5453
 
-// Limits on TCP: connections at a time over all addresses (more are closed at once), and how long one may be idle.
-// RFC 7766 §6.2.3 asks for seconds.
+// headerLen is how long the shortest DNS message is, bytes.
+const headerLen = 12
+
+// Limits: queries by UDP in hand at a time on an address; connections at a time over all addresses (more are closed at
+// once), how long one may be idle (RFC 7766 §6.2.3 asks for seconds), and how long it may take no response.
 const (
-	maxConns = 512
-	idle     = 10 * time.Second
+	maxInHand = 256
+	maxConns  = 512
+	idle      = 10 * time.Second
+	patience  = 2 * time.Second
+)
+
+// largestQuery by UDP, bytes: a longer one is cut and so malformed.
+const largestQuery = 4096
+
+// Pauses between attempts to listen where something is in the way: the first, which doubles, and the longest.
+const (
+	retry    = time.Second
+	maxRetry = 30 * time.Second
 )
 
 // readBuffer is how much of a burst waits in the kernel, bytes (the kernel caps it by net.core.rmem_max): a few thousand
@@ -51,6 +62,10 @@ type Config struct {
 	Addrs   []netip.AddrPort
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil for none
+	// Failing, if not nil, is called when it changes on which addresses there is no answering, and why; nil: on all there
+	// is. Meanwhile it is tried again and again.
+	Failing func(error)
+	Retry   time.Duration // first pause before it is tried again, which doubles up to 30 s; default 1 s
 }
 
 // State holds the newest zone. Its zero value is ready to use and knows nothing yet: every name of ours gets SERVFAIL.
@@ -70,77 +85,75 @@ func (s *State) OnIntent(in fleet.Intent) {
 func (s *State) Zone() *zone.Zone { return s.zone.Load() }
 
 // Serve answers on all addresses until the context ends; it returns when everything has stopped. current is asked for
-// each query and must be quick and safe for concurrent use, as [State.Zone] is.
+// each query and must be quick and safe for concurrent use, as [State.Zone] is. Where an address is missing or its port
+// taken, it says so to Failing and goes on trying; only a wrong configuration is an error.
 func Serve(ctx context.Context, cfg Config, current func() *zone.Zone) error {
 	if len(cfg.Addrs) == 0 {
 		return errors.New("serve DNS: no address to listen on")
+	}
+	for _, a := range cfg.Addrs {
+		if !a.IsValid() || a.Addr().IsUnspecified() {
+			return fmt.Errorf("serve DNS on %s: name the node's addresses, so that responses come from where the question went", a)
+		}
+	}
+	if cfg.Retry == 0 {
+		cfg.Retry = retry
 	}
 	m, err := newMetrics(cfg.Metrics)
 	if err != nil {
 		return err
 	}
-	s := &server{log: cfg.Log, current: current, metrics: m, conns: make(chan struct{}, maxConns)}
-	var udp []*net.UDPConn
-	var tcp []*net.TCPListener
-	closeAll := func() {
-		for _, c := range udp {
-			c.Close()
-		}
-		for _, l := range tcp {
-			l.Close()
-		}
-	}
-	for _, a := range cfg.Addrs {
-		if err := s.listen(ctx, a, &udp, &tcp); err != nil {
-			closeAll()
-			return err
-		}
-	}
+	s := &server{cfg: cfg, current: current, metrics: m, slots: make(chan struct{}, maxConns), failing: make([]error, len(cfg.Addrs))}
 	var wg sync.WaitGroup
-	for _, c := range udp {
-		for range runtime.GOMAXPROCS(0) {
-			wg.Go(func() { s.serveUDP(c) })
-		}
+	for i := range cfg.Addrs {
+		wg.Go(func() { s.keep(ctx, i) })
 	}
-	for _, l := range tcp {
-		wg.Go(func() { s.serveTCP(ctx, l) })
-	}
-	cfg.Log.Info("answering DNS", "addrs", cfg.Addrs)
-	<-ctx.Done()
-	closeAll()
 	wg.Wait()
 	return nil
 }
 
 type server struct {
-	log     *slog.Logger
+	cfg     Config
 	current func() *zone.Zone
 	metrics *metrics
-	conns   chan struct{}
+	slots   chan struct{} // of connections
+
+	mu      sync.Mutex
+	failing []error // by address
 }
 
-// listen opens the sockets of one address.
-func (s *server) listen(ctx context.Context, a netip.AddrPort, udp *[]*net.UDPConn, tcp *[]*net.TCPListener) error {
-	if !a.IsValid() || a.Addr().IsUnspecified() {
-		return fmt.Errorf("serve DNS on %s: name the node's addresses, so that responses come from where the question went", a)
+// keep answers on one address until ctx ends, whatever comes between.
+func (s *server) keep(ctx context.Context, i int) {
+	a, pause := s.cfg.Addrs[i], s.cfg.Retry
+	for {
+		err := s.serve(ctx, a, func() {
+			pause = s.cfg.Retry
+			s.cfg.Log.Info("answering DNS", "addr", a)
+			s.fail(i, nil)
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		err = explain(a, err)
+		s.cfg.Log.Warn("DNS is not answered", "err", err, "again", pause.String())
+		s.fail(i, err)
+		if !wait(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, maxRetry)
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", a.String())
-	if err != nil {
-		return explain(a, err)
+}
+
+// fail notes that an address cannot be answered on, or can again.
+func (s *server) fail(i int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := errors.Join(s.failing...)
+	s.failing[i] = err
+	now := errors.Join(s.failing...)
+	if s.cfg.Failing != nil && fmt.Sprint(old) != fmt.Sprint(now) {
+		s.cfg.Failing(now)
 	}
-	*tcp = append(*tcp, l.(*net.TCPListener))
-	// With port 0 (tests) UDP takes the port that TCP got.
-	c, err := lc.ListenPacket(ctx, "udp", netip.AddrPortFrom(a.Addr(), uint16(l.Addr().(*net.TCPAddr).Port)).String())
-	if err != nil {
-		return explain(a, err)
-	}
-	u := c.(*net.UDPConn)
-	if err := u.SetReadBuffer(readBuffer); err != nil {
-		s.log.Warn("enlarge the DNS socket's buffer: bursts may be lost and asked again", "addr", a, "err", err)
-	}
-	*udp = append(*udp, u)
-	return nil
 }
 
 func explain(a netip.AddrPort, err error) error {
@@ -153,94 +166,107 @@ func explain(a netip.AddrPort, err error) error {
 	return fmt.Errorf("serve DNS on %s: %w", a, err)
 }
 
-// serveUDP answers until the socket is closed.
-func (s *server) serveUDP(c *net.UDPConn) {
-	query := make([]byte, 4096) // a longer query is cut and so malformed
-	response := make([]byte, 0, largestUDP)
-	for {
-		n, from, err := c.ReadFromUDPAddrPort(query)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			continue // an ICMP error of an earlier response
+// serve answers on one address until ctx ends or a socket fails. The port is not shared (SO_REUSEPORT) even among
+// sockets of our own: what another process has would not be seen as taken.
+func (s *server) serve(ctx context.Context, a netip.AddrPort, up func()) error {
+	var lc net.ListenConfig
+	c, err := lc.ListenPacket(ctx, "udp", a.String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l, err := lc.Listen(ctx, "tcp", a.String())
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := c.(*net.UDPConn).SetReadBuffer(readBuffer); err != nil {
+		s.cfg.Log.Warn("enlarge the DNS socket's buffer: bursts may be lost and asked again", "addr", a, "err", err)
+	}
+	up()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return run(ctx, s.udp(c)) })
+	g.Go(func() error {
+		tcp := s.tcp(&listener{Listener: l, ctx: ctx, log: s.cfg.Log, slots: s.slots, refused: s.metrics.refused})
+		return run(ctx, tcp)
+	})
+	return g.Wait()
+}
+
+// run runs a server of the library until ctx ends or it fails, and answers what it has in hand.
+func run(ctx context.Context, srv *dns.Server) error {
+	started := make(chan struct{})
+	srv.NotifyStartedFunc = func() { close(started) }
+	ended := make(chan error, 1)
+	go func() { ended <- srv.ActivateAndServe() }()
+	select {
+	case err := <-ended: // before it began
+		return err
+	case <-started:
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		_ = srv.Shutdown() // an error says that it had ended already
+		<-ended
+		return nil
+	}
+}
+
+// udp makes the server of a UDP socket.
+func (s *server) udp(c net.PacketConn) *dns.Server {
+	inHand := make(chan struct{}, maxInHand)
+	srv := &dns.Server{PacketConn: c, UDPSize: largestQuery}
+	srv.DecorateReader = func(r dns.Reader) dns.Reader { return &udpReader{r, inHand} }
+	s.handle(srv, protoUDP, func() { <-inHand })
+	return srv
+}
+
+// tcp makes the server of a TCP listener. A connection's queries are answered one by one (RFC 7766 lets a client send
+// the next before the answer).
+func (s *server) tcp(l net.Listener) *dns.Server {
+	srv := &dns.Server{Listener: l, ReadTimeout: idle, IdleTimeout: func() time.Duration { return idle }, MaxTCPQueries: -1}
+	srv.DecorateReader = func(r dns.Reader) dns.Reader { return &tcpReader{r, s.metrics.dropped[protoTCP]} }
+	s.handle(srv, protoTCP, func() {})
+	return srv
+}
+
+// handle gives a server what to do with messages. done is called once for each: the library promises that whatever its
+// reader read is accepted and then handled or found invalid, or is not accepted.
+func (s *server) handle(srv *dns.Server, proto int, done func()) {
+	srv.MsgAcceptFunc = func(h dns.Header) dns.MsgAcceptAction {
+		action := accept(h)
+		switch action {
+		case dns.MsgAccept:
+			return action
+		case dns.MsgIgnore:
+			s.metrics.dropped[proto].Inc()
+		case dns.MsgReject:
+			s.metrics.response(proto, dns.RcodeFormatError)
+		case dns.MsgRejectNotImplemented:
+			s.metrics.response(proto, dns.RcodeNotImplemented)
 		}
-		out, what := respond(response[:0], query[:n], s.current(), true)
-		s.metrics.count(protoUDP, out != nil, what)
-		if out == nil {
-			continue
+		done()
+		return action
+	}
+	srv.MsgInvalidFunc = func(m []byte, _ error) {
+		if len(m) < headerLen {
+			s.metrics.dropped[proto].Inc()
+		} else {
+			s.metrics.response(proto, dns.RcodeFormatError)
 		}
-		if _, err := c.WriteToUDPAddrPort(out, from); err != nil && !errors.Is(err, net.ErrClosed) {
+		done()
+	}
+	srv.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		defer done()
+		r := respond(q, s.current(), proto == protoUDP)
+		s.metrics.response(proto, r.Rcode)
+		if r.Truncated {
+			s.metrics.truncated.Inc()
+		}
+		if err := w.WriteMsg(r); err != nil && !gone(err) {
 			s.metrics.failed.Inc() // the client is gone or the buffer full: it asks again
 		}
-	}
-}
-
-// serveTCP accepts until the listener is closed, and returns when the last connection has ended.
-func (s *server) serveTCP(ctx context.Context, l *net.TCPListener) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			s.log.Warn("accept a DNS connection", "err", err) // out of file descriptors: others' closing helps
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
-		}
-		select {
-		case s.conns <- struct{}{}:
-		default:
-			s.metrics.refused.Inc()
-			c.Close()
-			continue
-		}
-		wg.Go(func() {
-			defer func() { <-s.conns }()
-			stop := context.AfterFunc(ctx, func() { c.Close() })
-			defer stop()
-			defer c.Close()
-			s.serveConn(c)
-		})
-	}
-}
-
-// serveConn answers the queries of one connection in order (RFC 7766 lets a client send the next before the answer).
-func (s *server) serveConn(c net.Conn) {
-	var length [2]byte
-	query, response := make([]byte, 0, 512), make([]byte, 0, 2048)
-	for {
-		if c.SetDeadline(time.Now().Add(idle)) != nil {
-			return
-		}
-		if _, err := io.ReadFull(c, length[:]); err != nil {
-			return
-		}
-		n := int(binary.BigEndian.Uint16(length[:]))
-		if n > cap(query) {
-			query = make([]byte, 0, n)
-		}
-		if _, err := io.ReadFull(c, query[:n]); err != nil {
-			return
-		}
-		out, what := respond(append(response[:0], 0, 0), query[:n], s.current(), false)
-		s.metrics.count(protoTCP, out != nil, what)
-		if out == nil {
-			return // garbage: whoever sends it is no DNS client
-		}
-		binary.BigEndian.PutUint16(out, uint16(len(out)-2))
-		if _, err := c.Write(out); err != nil {
-			if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
-				s.metrics.failed.Inc()
-			}
-			return
-		}
-		response = out
-	}
+	})
 }

@@ -1,10 +1,11 @@
 package zone
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/miekg/dns"
 
 	"seaway.dev/seaway/fleet"
 )
@@ -12,32 +13,33 @@ import (
 // builder makes the names of one service under one apex.
 type builder struct {
 	service *fleet.Service
-	apex    string
+	base    string // the service's own name
 	names   map[string]*node
 	seen    map[seen]bool // what each set has: a record is in a set once
 }
 
+// seen is a record in a set: an address, or a target and its port.
 type seen struct {
-	set  *Set
-	data string
+	set    *Set
+	addr   netip.Addr
+	target string
+	port   uint16
 }
 
-// add appends a record to a set unless it is there, and tells whether it did.
-func (b *builder) add(s *Set, qtype uint16, data []byte) bool {
-	k := seen{s, string(data)}
-	if b.seen[k] {
+// once tells whether a set does not have a record yet, and that it has it now.
+func (b *builder) once(s seen) bool {
+	if b.seen[s] {
 		return false
 	}
-	b.seen[k] = true
-	s.add(qtype, TTL, data)
+	b.seen[s] = true
 	return true
 }
 
-// newService makes the names of a service.
-func newService(s *fleet.Service) *service {
+// newService makes the names of a service. key is "<svc>.<ns>", in lower case.
+func newService(s *fleet.Service, key string) *service {
 	sv := &service{of: *s}
 	for i, apex := range []string{Main, Alias} {
-		b := &builder{service: s, apex: apex, names: map[string]*node{}, seen: map[seen]bool{}}
+		b := &builder{service: s, base: key + ".svc." + apex, names: map[string]*node{}, seen: map[seen]bool{}}
 		b.build(apex == Alias)
 		sv.names[i] = b.names
 		if apex == Main {
@@ -62,7 +64,7 @@ func (b *builder) build(pods bool) {
 	} else {
 		self.unsure = len(s.IPs) == 0
 	}
-	b.addresses(self, addrs)
+	b.addresses("", addrs)
 	b.ports()
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
@@ -83,48 +85,43 @@ func (b *builder) pod(host string, e *fleet.Endpoint) {
 	}
 	n := b.at(rel)
 	n.unsure = n.unsure || len(e.Addrs) == 0
-	b.addresses(n, e.Addrs)
+	b.addresses(rel, e.Addrs)
 }
 
 // ports gives the service's ports their SRV records: under the service's own name (each target and number once), and
 // under _<port>._<proto> for those that have a name.
 func (b *builder) ports() {
-	all := new(Set)
 	for _, p := range b.service.Ports {
-		one := new(Set)
-		b.targets(p, one, all)
+		b.port("", p)
 		if rel, ok := b.relative("_"+p.Name, "_"+strings.ToLower(string(p.Protocol))); ok && p.Name != "" {
-			b.at(rel).put(SRV, one)
+			b.port(rel, p)
 		}
 	}
-	b.at("").put(SRV, all)
 }
 
-// targets appends who answers on a port to some sets: the service's own name and number, or, if it is headless, each
-// ready endpoint by its name at the number where it listens.
-func (b *builder) targets(p fleet.Port, sets ...*Set) {
-	add := func(rel string, number uint16, addrs []netip.Addr) {
-		target, ok := b.full(rel)
-		if !ok {
-			return
-		}
-		for _, s := range sets {
-			b.target(s, number, target, addrs)
-		}
+// port adds to a name who answers on a port: the service's own name and number, or, if it is headless, each ready
+// endpoint by its name at the number where it listens.
+func (b *builder) port(rel string, p fleet.Port) {
+	s := b.at(rel).sets[dns.TypeSRV]
+	if s == nil {
+		s = new(Set)
 	}
 	if !b.service.Headless {
-		add("", p.Port, b.service.IPs)
-		return
+		b.target(s, b.full(rel), b.base, p.Port, b.service.IPs)
+	} else {
+		for i := range b.service.Endpoints {
+			e := &b.service.Endpoints[i]
+			number, ok := e.Ports[p.Name]
+			if !ok || !e.Ready {
+				continue
+			}
+			if host, ok := b.relative(e.Hostname, e.Cluster); ok {
+				b.target(s, b.full(rel), b.full(host), number, e.Addrs)
+			}
+		}
 	}
-	for i := range b.service.Endpoints {
-		e := &b.service.Endpoints[i]
-		number, ok := e.Ports[p.Name]
-		if !ok || !e.Ready {
-			continue
-		}
-		if rel, ok := b.relative(e.Hostname, e.Cluster); ok {
-			add(rel, number, e.Addrs)
-		}
+	if len(s.Records) > 0 {
+		b.at(rel).sets[dns.TypeSRV] = s
 	}
 }
 
@@ -132,12 +129,8 @@ func (b *builder) targets(p fleet.Port, sets ...*Set) {
 func (b *builder) pointers() []pointer {
 	var out []pointer
 	add := func(rel string, addrs []netip.Addr) {
-		name, ok := b.full(rel)
-		if !ok {
-			return
-		}
 		for _, a := range addrs {
-			out = append(out, pointer{a.Unmap(), string(name)})
+			out = append(out, pointer{a.Unmap(), b.full(rel)})
 		}
 	}
 	if !b.service.Headless {
@@ -155,178 +148,94 @@ func (b *builder) pointers() []pointer {
 
 // at returns the node of a name, and makes it and those above it if need be.
 func (b *builder) at(rel string) *node {
-	if n := b.names[rel]; n != nil {
-		return n
-	}
-	n := &node{sets: map[uint16]*Set{}}
-	b.names[rel] = n
-	for up := rel; up != ""; {
-		up = up[1+int(up[0]):]
-		if b.names[up] == nil {
-			b.names[up] = &node{sets: map[uint16]*Set{}}
+	n := b.names[rel]
+	if n == nil {
+		n = &node{sets: map[uint16]*Set{}}
+		b.names[rel] = n
+		if rel != "" {
+			_, up, _ := strings.Cut(rel, ".")
+			b.at(up)
 		}
 	}
 	return n
 }
 
-// relative returns labels in wire form if the whole name is one that DNS can carry.
+// relative joins labels if the whole name is one that DNS can carry.
 func (b *builder) relative(labels ...string) (string, bool) {
-	var w []byte
-	for _, l := range labels {
+	for i, l := range labels {
 		var ok bool
-		if w, ok = appendLabel(w, l); !ok {
+		if labels[i], ok = label(l); !ok {
 			return "", false
 		}
 	}
-	_, ok := b.full(string(w))
-	return string(w), ok
+	rel := strings.Join(labels, ".")
+	_, ok := dns.IsDomainName(b.full(rel))
+	return rel, ok
 }
 
 // full returns the whole name of some labels before the service's.
-func (b *builder) full(rel string) ([]byte, bool) {
-	w := []byte(rel)
-	for _, l := range []string{b.service.Name, b.service.Namespace, "svc"} {
-		var ok bool
-		if w, ok = appendLabel(w, l); !ok {
-			return nil, false
-		}
+func (b *builder) full(rel string) string {
+	if rel == "" {
+		return b.base
 	}
-	w = append(w, mustName(b.apex)...)
-	return w, len(w) <= 255
+	return rel + "." + b.base
 }
 
 // addresses adds address records to a name, each address once.
-func (b *builder) addresses(n *node, addrs []netip.Addr) {
+func (b *builder) addresses(rel string, addrs []netip.Addr) {
+	n := b.at(rel)
 	for _, a := range addrs {
-		a = a.Unmap()
-		qtype := AAAA
-		if a.Is4() {
-			qtype = A
-		}
+		rr := address(b.full(rel), a)
+		qtype := rr.Header().Rrtype
 		s := n.sets[qtype]
 		if s == nil {
 			s = new(Set)
 			n.sets[qtype] = s
 		}
-		b.add(s, qtype, a.AsSlice())
+		if b.once(seen{set: s, addr: a.Unmap()}) {
+			s.Records = append(s.Records, rr)
+		}
 	}
 }
 
-func (n *node) put(qtype uint16, s *Set) {
-	if s.Len() > 0 {
-		n.sets[qtype] = s
-	}
-}
-
-// add appends a record whose owner is the question's name.
-func (s *Set) add(qtype uint16, ttl uint32, data []byte) {
-	s.Wire = append(s.Wire, 0xc0, 12)
-	s.Wire = appendRecord(s.Wire, qtype, ttl, data)
-	s.Ends = append(s.Ends, len(s.Wire))
-}
-
-// target appends an SRV record (RFC 2782: no compression in it) and its target's addresses.
-func (b *builder) target(s *Set, port uint16, target []byte, addrs []netip.Addr) {
-	data := binary.BigEndian.AppendUint16([]byte{0, 0, 0, 100}, port) // priority 0, weight 100
-	if !b.add(s, SRV, append(data, target...)) {
+// target adds to a set that a service's port is at a target, and the target's addresses.
+func (b *builder) target(s *Set, owner, target string, port uint16, addrs []netip.Addr) {
+	if !b.once(seen{set: s, target: target, port: port}) {
 		return
 	}
+	s.Records = append(s.Records, &dns.SRV{Hdr: header(owner, dns.TypeSRV, TTL), Weight: 100, Port: port, Target: target})
 	for _, a := range addrs {
-		a = a.Unmap()
-		qtype := AAAA
-		if a.Is4() {
-			qtype = A
-		}
-		s.Extra = append(s.Extra, target...)
-		s.Extra = appendRecord(s.Extra, qtype, TTL, a.AsSlice())
-		s.Extras++
+		s.Extra = append(s.Extra, address(target, a))
 	}
 }
 
-// appendRecord appends a record from its type on.
-func appendRecord(w []byte, qtype uint16, ttl uint32, data []byte) []byte {
-	w = binary.BigEndian.AppendUint16(w, qtype)
-	w = append(w, 0, 1) // IN
-	w = binary.BigEndian.AppendUint32(w, ttl)
-	w = binary.BigEndian.AppendUint16(w, uint16(len(data)))
-	return append(w, data...)
+// address makes an address record.
+func address(owner string, a netip.Addr) dns.RR {
+	a = a.Unmap()
+	if a.Is4() {
+		return &dns.A{Hdr: header(owner, dns.TypeA, TTL), A: a.AsSlice()}
+	}
+	return &dns.AAAA{Hdr: header(owner, dns.TypeAAAA, TTL), AAAA: a.AsSlice()}
 }
 
-func pointerSet(names []string) *Set {
+func header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
+	return dns.RR_Header{Name: owner, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
+}
+
+func pointerSet(owner string, names []string) *Set {
 	slices.Sort(names)
 	s := new(Set)
 	for _, n := range slices.Compact(names) {
-		s.add(PTR, TTL, []byte(n))
+		s.Records = append(s.Records, &dns.PTR{Hdr: header(owner, dns.TypePTR, TTL), Ptr: n})
 	}
 	return s
 }
 
-// reverseName returns the name under in-addr.arpa or ip6.arpa of an address (RFC 1035 §3.5, RFC 3596 §2.5).
-func reverseName(a netip.Addr) []byte {
-	const hex = "0123456789abcdef"
-	var w []byte
-	b := a.AsSlice()
-	slices.Reverse(b)
-	if a.Is4() {
-		for _, v := range b {
-			w, _ = appendLabel(w, itoa(v)) // at most three digits
-		}
-		return append(w, reverse4...)
-	}
-	for _, v := range b {
-		w = append(w, 1, hex[v&15], 1, hex[v>>4])
-	}
-	return append(w, reverse6...)
-}
-
-func itoa(v byte) string {
-	switch {
-	case v >= 100:
-		return string([]byte{'0' + v/100, '0' + v/10%10, '0' + v%10})
-	case v >= 10:
-		return string([]byte{'0' + v/10, '0' + v%10})
-	}
-	return string([]byte{'0' + v})
-}
-
-// appendLabel appends one label in lower case; false if it is none: empty, over 63 bytes, or not made of letters,
-// digits, hyphens and underscores.
-func appendLabel(w []byte, label string) ([]byte, bool) {
-	if len(label) == 0 || len(label) > 63 {
-		return w, false
-	}
-	w = append(w, byte(len(label)))
-	for _, c := range []byte(label) {
-		switch {
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-', c == '_':
-		default:
-			return w, false
-		}
-		w = append(w, c)
-	}
-	return w, true
-}
-
-// appendName appends a whole name with its final zero.
-func appendName(w []byte, name string) ([]byte, bool) {
-	start := len(w)
-	for l := range strings.SplitSeq(name, ".") {
-		var ok bool
-		if w, ok = appendLabel(w, l); !ok {
-			return w, false
-		}
-	}
-	w = append(w, 0)
-	return w, len(w)-start <= 255
-}
-
-// mustName is for the names of this package, which are well formed.
-func mustName(name string) []byte {
-	w, ok := appendName(nil, name)
-	if !ok {
-		panic("zone: bad name " + name)
-	}
-	return w
+// label returns a label in lower case; false if it is none: empty, over 63 bytes, or not made of letters, digits,
+// hyphens and underscores.
+func label(s string) (string, bool) {
+	odd := strings.ContainsFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	})
+	return strings.ToLower(s), !odd && len(s) >= 1 && len(s) <= 63
 }

@@ -16,25 +16,26 @@
 // and runtimes do not remember. A pod's own name answers whether the pod is ready or not: the address is its for life,
 // and StatefulSets find each other before they are ready.
 //
-// Records are kept as the bytes that go over the wire, so that answering copies and never formats: package dns adds
-// header and question. There are no clocks and no sockets here.
+// Records are made once, as github.com/miekg/dns has them, with the owner in lower case; nobody may change them, for
+// they are shared by all answers. There are no clocks and no sockets here.
 package zone
 
 import (
 	"cmp"
-	"encoding/binary"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/miekg/dns"
 
 	"seaway.dev/seaway/fleet"
 )
 
 // The zones that are served. The second is an alias of the first for people who come from KubeSlice.
 const (
-	Main  = "clusterset.local"
-	Alias = "slice.local"
+	Main  = "clusterset.local."
+	Alias = "slice.local."
 )
 
 // Version is that of the DNS schema, as answered under dns-version.
@@ -47,61 +48,30 @@ const TTL = 5
 // negativeTTL is how long a resolver may remember that there is nothing, seconds: names appear while people wait.
 const negativeTTL = 1
 
-// Record types (RFC 1035, 2782, 3596).
-const (
-	A    uint16 = 1
-	NS   uint16 = 2
-	SOA  uint16 = 6
-	PTR  uint16 = 12
-	TXT  uint16 = 16
-	AAAA uint16 = 28
-	SRV  uint16 = 33
-	ANY  uint16 = 255
-)
-
-// Code is a response code (RFC 1035 §4.1.1).
-type Code uint8
-
-// The response codes of a zone.
-const (
-	NoError  Code = 0
-	ServFail Code = 2
-	NXDomain Code = 3
-	Refused  Code = 5 // not ours
-)
-
 // Answer is what a zone has to say about a question.
 type Answer struct {
-	Code Code
-	Set  *Set // the records; nil for none
+	Code int // a response code: dns.RcodeSuccess, NameError, ServerFailure, or Refused for what is not ours
+	Set
 	// Authority is set where a name of a served zone has no such records: the SOA record that says for how long that may
-	// be remembered. Its owner is the last Suffix bytes of the name asked for.
-	Authority *Set
-	Suffix    int
+	// be remembered.
+	Authority dns.RR
 }
 
-// Set is some records as they go over the wire, each beginning with a pointer to the question's name (offset 12) as
-// its owner.
+// Set is some records of one name and type.
 type Set struct {
-	Wire []byte
-	Ends []int // where each record ends in Wire
-	// Extra holds address records for the targets in Wire, for the additional section if there is room; their owners
-	// are written out.
-	Extra  []byte
-	Extras int
+	Records []dns.RR
+	// Extra holds address records for the targets in Records, for the additional section if there is room.
+	Extra []dns.RR
 }
-
-// Len returns the number of records.
-func (s *Set) Len() int { return len(s.Ends) }
 
 // Zone is a state of all names. A nil Zone is the state before anything is known. A Zone never changes.
 type Zone struct {
 	serial     uint32
-	services   map[string]*service // by the labels <svc><ns>, in wire form and lower case
-	namespaces map[string]bool     // by the label <ns>
+	services   map[string]*service // by "<svc>.<ns>"
+	namespaces map[string]bool
 	reverse    map[string]*Set     // by the whole name
 	special    [2]map[string]*node // by the labels before Main and Alias: the apex and what is not about services
-	soa        [2]*Set
+	soa        [2]dns.RR           // for the authority section
 }
 
 // service holds the names of one service, by the labels before <svc>; "" is the service itself.
@@ -111,7 +81,7 @@ type service struct {
 	pointers []pointer
 }
 
-// pointer says that an address has a name, in wire form.
+// pointer says that an address has a name.
 type pointer struct {
 	addr netip.Addr
 	name string
@@ -119,8 +89,8 @@ type pointer struct {
 
 // node is one name. An empty one exists because names below it do.
 type node struct {
-	sets   map[uint16]*Set
-	unsure bool // it exists, and its addresses are not known yet
+	sets   map[uint16]*Set // by type
+	unsure bool            // it exists, and its addresses are not known yet
 }
 
 // Build makes the zone that follows old, which may be nil, out of services. What did not change is taken from old, so
@@ -144,7 +114,9 @@ func Build(services []fleet.Service, old *Zone) *Zone {
 		z.add(&services[i], old, pointers)
 	}
 	for addr, names := range pointers {
-		z.reverse[string(reverseName(addr))] = pointerSet(names)
+		if name, err := dns.ReverseAddr(addr.WithZone("").String()); err == nil {
+			z.reverse[name] = pointerSet(name, names)
+		}
 	}
 	for i, apex := range []string{Main, Alias} {
 		z.addSpecial(i, apex)
@@ -155,9 +127,9 @@ func Build(services []fleet.Service, old *Zone) *Zone {
 // add puts the names of one service into the zone. A namespace is on one slice of a cluster, so that a name belongs to
 // one service; should two come, the first stays.
 func (z *Zone) add(s *fleet.Service, old *Zone, pointers map[netip.Addr][]string) {
-	name, ok1 := appendLabel(nil, s.Name)
-	ns, ok2 := appendLabel(nil, s.Namespace)
-	key := string(name) + string(ns)
+	name, ok1 := label(s.Name)
+	ns, ok2 := label(s.Namespace)
+	key := name + "." + ns
 	if !ok1 || !ok2 || z.services[key] != nil {
 		return
 	}
@@ -166,152 +138,114 @@ func (z *Zone) add(s *fleet.Service, old *Zone, pointers map[netip.Addr][]string
 		sv = old.services[key]
 	}
 	if sv == nil || !reflect.DeepEqual(sv.of, *s) {
-		sv = newService(s)
+		sv = newService(s, key)
 	}
 	z.services[key] = sv
-	z.namespaces[string(ns)] = true
+	z.namespaces[ns] = true
 	for _, p := range sv.pointers {
 		pointers[p.addr] = append(pointers[p.addr], p.name)
 	}
 }
 
 func (z *Zone) addSpecial(i int, apex string) {
-	suffix := mustName(apex)
-	server := append(mustName("ns.dns")[:7], suffix...)
-	var soa []byte
-	soa = append(soa, server...)
-	soa = append(soa, append(mustName("hostmaster")[:11], suffix...)...)
-	for _, v := range []uint32{z.serial, 7200, 1800, 86400, negativeTTL} { // refresh, retry, expire: nobody transfers the zone
-		soa = binary.BigEndian.AppendUint32(soa, v)
+	server := "ns.dns." + apex
+	soa := func(ttl uint32) *dns.SOA { // refresh, retry, expire: nobody transfers the zone
+		return &dns.SOA{Hdr: header(apex, dns.TypeSOA, ttl), Ns: server, Mbox: "hostmaster." + apex,
+			Serial: z.serial, Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: negativeTTL}
 	}
-	z.soa[i] = new(Set)
-	z.soa[i].add(SOA, negativeTTL, soa)
-	apexSOA, ns, version := new(Set), new(Set), new(Set)
-	apexSOA.add(SOA, TTL, soa)
-	ns.add(NS, TTL, server)
-	version.add(TXT, TTL, append([]byte{byte(len(Version))}, Version...))
+	one := func(rr dns.RR) *Set { return &Set{Records: []dns.RR{rr}} }
+	version := &dns.TXT{Hdr: header("dns-version."+apex, dns.TypeTXT, TTL), Txt: []string{Version}}
+	z.soa[i] = soa(negativeTTL)
 	z.special[i] = map[string]*node{
-		"":                {sets: map[uint16]*Set{SOA: apexSOA, NS: ns}},
-		"\x0bdns-version": {sets: map[uint16]*Set{TXT: version}},
-		"\x03svc":         {},
-		"\x03dns":         {},
-		"\x02ns\x03dns":   {},
+		"": {sets: map[uint16]*Set{
+			dns.TypeSOA: one(soa(TTL)),
+			dns.TypeNS:  one(&dns.NS{Hdr: header(apex, dns.TypeNS, TTL), Ns: server}),
+		}},
+		"dns-version": {sets: map[uint16]*Set{dns.TypeTXT: one(version)}},
+		"svc":         {},
+		"dns":         {},
+		"ns.dns":      {},
 	}
 }
 
-// The zones' names in wire form.
-const (
-	mainWire  = "\x0aclusterset\x05local\x00"
-	aliasWire = "\x05slice\x05local\x00"
-	svcWire   = "\x03svc"
-	reverse4  = "\x07in-addr\x04arpa\x00"
-	reverse6  = "\x03ip6\x04arpa\x00"
-)
-
-// Find answers a question. name is in wire form, in lower case, and well formed (as package dns reads it): labels with
-// their lengths, and a zero at the end.
-func (z *Zone) Find(name []byte, qtype uint16) Answer {
-	i, suffix := 0, len(mainWire)
+// Lookup answers a question about a name as people write it, or as package github.com/miekg/dns reads it: in any case,
+// with or without the final dot, odd bytes escaped.
+func (z *Zone) Lookup(name string, qtype uint16) Answer {
+	name = dns.CanonicalName(name)
+	if _, ok := dns.IsDomainName(name); !ok {
+		return Answer{Code: dns.RcodeRefused}
+	}
+	apex, i := Main, 0
 	switch {
-	case hasSuffix(name, mainWire):
-	case hasSuffix(name, aliasWire):
-		i, suffix = 1, len(aliasWire)
-	case z != nil && (hasSuffix(name, reverse4) || hasSuffix(name, reverse6)):
-		// Only addresses that are ours: the prefix of a slice may be anybody's elsewhere.
-		if set := z.reverse[string(name)]; set != nil {
-			if qtype == PTR || qtype == ANY {
-				return Answer{Set: set}
-			}
-			return Answer{}
-		}
-		return Answer{Code: Refused}
+	case dns.IsSubDomain(Main, name):
+	case dns.IsSubDomain(Alias, name):
+		apex, i = Alias, 1
 	default:
-		return Answer{Code: Refused}
+		return z.pointer(name, qtype)
 	}
 	if z == nil {
-		return Answer{Code: ServFail}
+		return Answer{Code: dns.RcodeServerFailure}
 	}
-	n, exists := z.node(name[:len(name)-suffix], i)
-	negative := Answer{Authority: z.soa[i], Suffix: suffix}
+	n, exists := z.node(strings.TrimSuffix(strings.TrimSuffix(name, apex), "."), i)
+	negative := Answer{Authority: z.soa[i]}
 	if !exists {
-		negative.Code = NXDomain
+		negative.Code = dns.RcodeNameError
 		return negative
 	}
 	if n == nil {
 		return negative
 	}
 	if set := n.set(qtype); set != nil {
-		return Answer{Set: set}
+		return Answer{Set: *set}
 	}
-	if n.unsure && (qtype == A || qtype == AAAA || qtype == ANY) {
-		return Answer{Code: ServFail}
+	if n.unsure && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY) {
+		return Answer{Code: dns.RcodeServerFailure}
 	}
 	return negative
 }
 
+// pointer answers for the reverse names of addresses that are ours, no others: the prefix of a slice may be anybody's
+// elsewhere.
+func (z *Zone) pointer(name string, qtype uint16) Answer {
+	if z == nil || z.reverse[name] == nil {
+		return Answer{Code: dns.RcodeRefused}
+	}
+	if qtype == dns.TypePTR || qtype == dns.TypeANY {
+		return Answer{Set: *z.reverse[name]}
+	}
+	return Answer{}
+}
+
 // node finds a name by the labels before the zone's apex. It may be nil and exist: names below it do.
-func (z *Zone) node(labels []byte, i int) (n *node, exists bool) {
-	if n, ok := z.special[i][string(labels)]; ok {
+func (z *Zone) node(labels string, i int) (n *node, exists bool) {
+	if n, ok := z.special[i][labels]; ok {
 		return n, true
 	}
-	if !hasSuffix(labels, svcWire) {
+	at := dns.Split(labels) // where each label begins
+	last := len(at) - 1
+	switch {
+	case labels[at[last]:] != "svc":
 		return nil, false
+	case last == 1:
+		return nil, z.namespaces[labels[:at[last]-1]]
 	}
-	labels = labels[:len(labels)-len(svcWire)]
-	ns, svc := lastTwo(labels)
-	if svc < 0 {
-		return nil, ns == 0 && z.namespaces[string(labels)]
-	}
-	sv := z.services[string(labels[svc:])]
+	sv := z.services[labels[at[last-2]:at[last]-1]]
 	if sv == nil {
 		return nil, false
 	}
-	n, exists = sv.names[i][string(labels[:svc])]
+	n, exists = sv.names[i][strings.TrimSuffix(labels[:at[last-2]], ".")]
 	return n, exists
 }
 
 // set returns the records of a type. For ANY it returns some type's, as RFC 8482 allows.
 func (n *node) set(qtype uint16) *Set {
-	if s := n.sets[qtype]; s != nil || qtype != ANY {
+	if s := n.sets[qtype]; s != nil || qtype != dns.TypeANY {
 		return s
 	}
-	for _, t := range []uint16{A, AAAA, SRV, TXT, SOA} {
+	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeTXT, dns.TypeSOA} {
 		if s := n.sets[t]; s != nil {
 			return s
 		}
 	}
 	return nil
-}
-
-// hasSuffix tells whether a name ends with the labels of suffix. Lengths are part of the comparison, but a label may
-// hold any byte, so the suffix must begin where a label begins.
-func hasSuffix(name []byte, suffix string) bool {
-	at := len(name) - len(suffix)
-	if at < 0 || string(name[at:]) != suffix {
-		return false
-	}
-	i := 0
-	for i < at {
-		i += 1 + int(name[i])
-	}
-	return i == at
-}
-
-// lastTwo returns where the last label begins and where the one before it does, -1 if there is none.
-func lastTwo(labels []byte) (last, before int) {
-	last, before = -1, -1
-	for i := 0; i < len(labels); i += 1 + int(labels[i]) {
-		last, before = i, last
-	}
-	return last, before
-}
-
-// Lookup answers a question about a name as people write it, with or without the final dot. It is for explain and
-// tests; the server uses Find.
-func (z *Zone) Lookup(name string, qtype uint16) Answer {
-	wire, ok := appendName(nil, strings.ToLower(strings.TrimSuffix(name, ".")))
-	if !ok {
-		return Answer{Code: Refused}
-	}
-	return z.Find(wire, qtype)
 }
