@@ -559,7 +559,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { c.Close() })
+		defer c.Close()
 		c.SetDeadline(time.Now().Add(5 * time.Second))
 		m := new(dns.Msg)
 		m.SetQuestion("clusterset.local.", dns.TypeSOA)
