@@ -155,15 +155,14 @@ func anyString(v any, f func(string) bool) bool {
 // searchFiles reads every file where programs keep things, the API server's store among them.
 func searchFiles(root string, needles [][]byte) (found []string, files int) {
 	const most = 512 << 20
-	for _, dir := range []string{"/etc", "/run", "/var/lib", "/var/log", "/root", "/tmp"} {
+	for _, dir := range []string{"/etc", "/run", "/var/lib", "/var/log"} {
 		filepath.WalkDir(root+dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil {
 				return nil // gone meanwhile
 			}
 			in := strings.TrimPrefix(path, root)
 			if e.IsDir() && (strings.HasPrefix(in, "/var/lib/containerd/io.containerd.content") || strings.HasPrefix(in, "/var/lib/containerd/io.containerd.snapshotter") ||
-				in == "/var/lib/apt" || in == "/var/lib/dpkg" || in == "/var/lib/seaway-lab" || in == "/run/containerd/io.containerd.runtime.v2.task" ||
-				in == "/root" && root == "") {
+				in == "/var/lib/apt" || in == "/var/lib/dpkg" || in == "/var/lib/seaway-lab" || in == "/run/containerd/io.containerd.runtime.v2.task") {
 				return fs.SkipDir
 			}
 			info, err := e.Info()
