@@ -223,6 +223,10 @@ func (l *leader) hearDiscovery() {
 	}
 	exports, known := l.discover.Exports()
 	services, all := l.discover.Services()
+	if all {
+		// Before the board's lock: a ledger that is written down publishes on the board with its own lock held.
+		l.ledgers.use(services)
+	}
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
 	if known && !reflect.DeepEqual(exports, l.board.facts.Exports) {
@@ -230,9 +234,6 @@ func (l *leader) hearDiscovery() {
 	}
 	if all && !reflect.DeepEqual(services, l.board.facts.Services) {
 		l.board.facts.Services = services
-	}
-	if all {
-		l.ledgers.use(services)
 	}
 }
 
