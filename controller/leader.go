@@ -223,6 +223,10 @@ func (l *leader) hearDiscovery() {
 	}
 	exports, known := l.discover.Exports()
 	services, all := l.discover.Services()
+	l.noteDiscovery(exports, known, services, all)
+}
+
+func (l *leader) noteDiscovery(exports []fleet.Export, known bool, services []fleet.Service, all bool) {
 	if all {
 		// Before the board's lock: a ledger that is written down publishes on the board with its own lock held.
 		l.ledgers.use(services)
