@@ -12,7 +12,8 @@ import (
 )
 
 // machineTraces prints what an installation could leave on a machine, a fact a line. Left out is only what changes by
-// itself: counters, times, what containerd and the kubelet keep for each pod.
+// itself: counters, times, what containerd and the kubelet keep for each pod, and kube-proxy's own table, which it
+// sweeps whenever it likes.
 const machineTraces = `
 ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*(mtu [0-9]+).*/link \1 \2/'
 ls /run/netns /var/run/netns 2>/dev/null | sed 's/^/netns /' | sort -u
@@ -20,12 +21,15 @@ ip -4 route show table all | sed 's/^/route4 /'
 ip -6 route show table all | grep -v 'expires' | sed 's/^/route6 /'
 ip -4 rule | sed 's/^/rule4 /'
 ip -6 rule | sed 's/^/rule6 /'
-nft -s list ruleset 2>/dev/null | sed -E 's/^[[:space:]]*/nft /; s/ # handle [0-9]+//'
+nft list tables 2>/dev/null | sed 's/^/nft /' | sort
+nft list tables 2>/dev/null | grep -v 'kube-proxy$' | while read t; do
+  nft -s list $t 2>/dev/null | sed -E 's/^[[:space:]]*/nft /; s/ # handle [0-9]+//'
+done
 for t in iptables-save ip6tables-save iptables-legacy-save ip6tables-legacy-save; do
   $t 2>/dev/null | grep -v '^#' | sed -E "s/\[[0-9]+:[0-9]+\]//; s/^/$t /"
 done
 sysctl -a 2>/dev/null | grep -E '^(net|kernel|fs|vm|user)\.' |
-  grep -vE 'conntrack_count|random|dentry-state|file-nr|inode-nr|inode-state|ns_last_pid|pty.nr|neigh\.|(ipv[46]\.conf\.veth)|aio-nr|stat_refresh|tainted|sched_domain|keys-' | sed 's/^/sysctl /'
+  grep -vE 'conntrack_count|random|dentry-state|file-nr|inode-nr|inode-state|ns_last_pid|pty.nr|neigh\.|(ipv[46]\.conf\.veth)|aio-nr|fs\.quota|stat_refresh|tainted|sched_domain|keys-' | sed 's/^/sysctl /'
 find /run /var/lib /etc /opt /usr/local -xdev \
   \( -path /run/containerd -o -path /var/lib/containerd -o -path /var/lib/kubelet/pods -o -path /run/xtables.lock -o -path '/var/lib/cni/results' \
      -o -path /var/lib/kubelet/plugins -o -path /run/netns -o -path /var/lib/seaway-lab -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path '/run/user' \) -prune \
