@@ -396,8 +396,8 @@ func (a *agent) purge(ctx context.Context) {
 	poke(a.dirty)
 }
 
-// leave removes the agent's folders from a purged node, once nothing is in them. The host's view of them is used: here
-// they are mounts.
+// leave removes the agent's folders from a purged node, once nothing is in them: the tunnel's process, which is told to
+// end at the same moment, has its socket there until it has ended. The host's view of them is used: here they are mounts.
 func (a *agent) leave() {
 	a.mu.Lock()
 	purged := a.purged
@@ -405,12 +405,24 @@ func (a *agent) leave() {
 	if !purged {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
+	defer cancel()
 	for _, dir := range []string{a.cfg.RunDir, a.cfg.StateDir} {
-		if err := os.Remove(filepath.Join(a.cfg.HostRoot, dir)); err != nil && !os.IsNotExist(err) {
+		err := os.Remove(filepath.Join(a.cfg.HostRoot, dir))
+		for err != nil && !os.IsNotExist(err) && wait(ctx, leavePause) {
+			err = os.Remove(filepath.Join(a.cfg.HostRoot, dir))
+		}
+		if err != nil && !os.IsNotExist(err) {
 			a.log.Info("folder stays", "dir", dir, "err", err)
 		}
 	}
 }
+
+// How long an agent that leaves waits for the tunnel to end: less than its pod's grace of 10 s.
+const (
+	leaveWait  = 7 * time.Second
+	leavePause = 100 * time.Millisecond
+)
 
 func removeIfThere(file string) error {
 	if err := os.Remove(file); err != nil && !os.IsNotExist(err) {
