@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -171,6 +172,25 @@ func TestUndo(t *testing.T) {
 		var cm corev1.ConfigMap
 		if err := c.Get(t.Context(), client.ObjectKeyFromObject(before), &cm); err != nil || cm.Data["cluster"] != "old" || cm.Data["mine"] != "stays" {
 			t.Errorf("broken at %s: the settings are now %v (%v)", nameOf(broken), cm.Data, err)
+		}
+	}
+}
+
+// TestLeavingSparesTheHub: on a cluster that is hub and member, leaving takes nothing that the hub keeps for its members.
+func TestLeavingSparesTheHub(t *testing.T) {
+	sel := ofMember()
+	for _, c := range []struct {
+		what   string
+		labels map[string]string
+		goes   bool
+	}{
+		{"an account that the hub made for a member", place.Labels("member", "c1"), false},
+		{"an object of the hub", place.Labels(ComponentHub, ""), false},
+		{"an object of the member", place.Labels(ComponentMember, ""), true},
+		{"an object that the controller made", map[string]string{place.LabelPartOf: "seaway"}, true},
+	} {
+		if got := sel.Matches(labels.Set(c.labels)); got != c.goes {
+			t.Errorf("leaving removes %s: %v, want %v", c.what, got, c.goes)
 		}
 	}
 }

@@ -41,14 +41,20 @@ func Ours(component string) labels.Selector {
 	return labels.SelectorFromSet(labels.Set{place.LabelPartOf: "seaway", place.LabelComponent: component})
 }
 
-// ofMember selects everything of Seaway that is not the hub's: also what the controller made without saying for whom.
+// ofMember selects everything of Seaway that is not the hub's, nor kept by the hub for its members: also what the
+// controller made without saying for whom.
 func ofMember() labels.Selector {
 	s := labels.SelectorFromSet(labels.Set{place.LabelPartOf: "seaway"})
-	r, err := labels.NewRequirement(place.LabelComponent, selection.NotIn, []string{ComponentHub, ComponentShared, "join"})
+	other, err := labels.NewRequirement(place.LabelComponent, selection.NotIn, []string{ComponentHub, ComponentShared, "join"})
 	if err != nil {
 		panic(err) // constants
 	}
-	return s.Add(*r)
+	// Where the hub is a member, too: what it keeps for its members names the cluster. Taking that would lock them all out.
+	unnamed, err := labels.NewRequirement(place.LabelCluster, selection.DoesNotExist, nil)
+	if err != nil {
+		panic(err) // constants
+	}
+	return s.Add(*other, *unnamed)
 }
 
 // RemoveMember removes all objects of a member but definitions and namespaces. Told is called for each.
