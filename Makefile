@@ -71,7 +71,7 @@ demo-down: ## Take the demo's clusters away
 
 bench: ## Side by side: veth, VXLAN, WireGuard, OpenVPN, Seaway; OUT=FILE for JSON
 	@./.ci/prepare
-	$(GO) run ./bench $(if $(OUT),-o $(OUT))
+	$(GO) run ./bench $(if $(OUT),-out $(OUT))
 
 lab-up: build ## Only the clusters
 	$(LAB) up
