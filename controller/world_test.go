@@ -62,7 +62,7 @@ func findKube(t *testing.T) string {
 			return found[len(found)-1]
 		}
 	}
-	t.Skip("SKIPPED: no kube-apiserver at hand; build one with the lab (make lab), or name one with -kube")
+	t.Skip("SKIPPED: no kube-apiserver at hand; build one with `seaway-lab setup`, or name one with -kube")
 	return ""
 }
 

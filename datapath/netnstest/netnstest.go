@@ -28,7 +28,7 @@ type TB interface {
 }
 
 // NeedRoot skips a test, loudly, where namespaces cannot be made.
-func NeedRoot(t *testing.T) {
+func NeedRoot(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("SKIPPED: -short leaves the kernel alone; `make netns` tests it")

@@ -21,19 +21,9 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"seaway.dev/seaway/datapath/netns"
+	"seaway.dev/seaway/datapath/netnstest"
 	"seaway.dev/seaway/datapath/pod"
 )
-
-// NeedRoot skips a test that cannot make namespaces, and says so.
-func NeedRoot(t testing.TB) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("SKIPPED: -short leaves the kernel alone; `make netns` tests it")
-	}
-	if os.Getuid() != 0 {
-		t.Skip("SKIPPED: needs root for network namespaces; `make test` runs as root")
-	}
-}
 
 // Node is a machine with a bridge that its pods' eth0 are on.
 type Node struct {
@@ -45,7 +35,7 @@ type Node struct {
 // NewNode makes a node whose pod network is 10.244.0.0/16 and fd00:244::/64; the bridge has the first address.
 func NewNode(t testing.TB) *Node {
 	t.Helper()
-	NeedRoot(t)
+	netnstest.NeedRoot(t)
 	ns := NewNS(t)
 	n := &Node{NS: ns, Gateway: map[bool]netip.Addr{
 		true: netip.MustParseAddr("10.244.0.1"), false: netip.MustParseAddr("fd00:244::1"),
@@ -65,7 +55,7 @@ func NewNode(t testing.TB) *Node {
 // NewNS makes a namespace that goes with the test.
 func NewNS(t testing.TB) *netns.NS {
 	t.Helper()
-	NeedRoot(t)
+	netnstest.NeedRoot(t)
 	ns, err := netns.New()
 	must(t, err)
 	t.Cleanup(func() { _ = ns.Close() })

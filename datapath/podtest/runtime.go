@@ -16,6 +16,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"seaway.dev/seaway/datapath/netns"
+	"seaway.dev/seaway/datapath/netnstest"
 )
 
 // Runtime is a fake container runtime that speaks CRI on a socket and mounts sandboxes' namespaces in a folder, as
@@ -42,7 +43,7 @@ type box struct {
 // NewRuntime starts a runtime that ends with the test.
 func NewRuntime(t testing.TB) *Runtime {
 	t.Helper()
-	NeedRoot(t)
+	netnstest.NeedRoot(t)
 	root := t.TempDir()
 	r := &Runtime{Root: root, Socket: "/run/containerd/containerd.sock", t: t, boxes: map[string]*box{}}
 	must(t, os.MkdirAll(filepath.Join(root, "run/containerd"), 0o755))

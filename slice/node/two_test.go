@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"seaway.dev/seaway/datapath"
+	"seaway.dev/seaway/datapath/netnstest"
 	"seaway.dev/seaway/datapath/podtest"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/tunnel"
@@ -19,7 +20,7 @@ import (
 // TestTwoNodes runs two whole nodes, each with its agent, tunnel process and pods, in one process: kernel, WireGuard
 // and UDP are real, the container runtime and the controllers are fakes. Pods of one cluster reach those of another.
 func TestTwoNodes(t *testing.T) {
-	podtest.NeedRoot(t)
+	netnstest.NeedRoot(t)
 	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
 	four, six := netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")
 	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{four, six}, Blocks: []fleet.Block{
