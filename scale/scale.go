@@ -33,6 +33,10 @@ type Sample struct {
 	Ready    int           // pods
 	Starting int           // pods wanted and not ready yet
 	Nodes    int           // nodes that host or could host the pods now
+	// Steady is how many pods were ready for the whole interval, SteadyBusy the mean cores in use summed over those:
+	// what an HPA goes by. Steady 0 means unknown, then both are derived from Busy and Ready.
+	Steady     int
+	SteadyBusy float64
 }
 
 // Start is one pod's or node's way to readiness, from real timestamps. Zero times have not happened.
