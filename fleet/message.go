@@ -123,6 +123,10 @@ type PeerState struct {
 	Handshake time.Time `json:"handshake,omitzero"`
 	RxBytes   uint64    `json:"rxBytes"`
 	TxBytes   uint64    `json:"txBytes"`
+	// What probes measured of the node, whatever the slice: see [Reach]. Empty if it is not probed.
+	State ReachState    `json:"state,omitempty"`
+	RTT   time.Duration `json:"rtt,omitempty"`
+	Loss  float64       `json:"loss,omitempty"`
 }
 
 // Problem is something that a person must act on: what, where, since when, what to do. The same value is shown by

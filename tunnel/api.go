@@ -76,6 +76,7 @@ func (s *server) handler() http.Handler {
 		st, err := s.status()
 		reply(w, st, err)
 	})
+	mux.HandleFunc("GET /v1/reach", s.getReach)
 	mux.HandleFunc("PUT /v1/keys/{slice}", s.onSlice(func(slice string) (any, error) {
 		key, err := s.ensureKey(slice)
 		return keyReply{key}, err

@@ -112,9 +112,9 @@ func TestIntentTellsNoMoreThanNeeded(t *testing.T) {
 	r := roster.New(facts())
 	for node, want := range map[string]string{
 		// n1 hosts pay and is a gateway: all keys of its own cluster and of the private one, its peers elsewhere.
-		"n1": "c1/n1*[mgmt pay] c1/n2*[mgmt pay] c1/n3[mgmt pay] c2/n1*[mgmt pay] c2/n2[pay] c3/n1[mgmt pay]",
-		// n2 is a gateway only: no keys of public clusters' slices, and no slice of its own.
-		"n2": "c1/n1*[mgmt pay] c1/n2*[mgmt pay] c1/n3[mgmt pay] c2/n1*[mgmt] c3/n1[mgmt pay]",
+		"n1": "c1/n1*[mgmt pay] c1/n2*[mgmt pay] c1/n3[mgmt pay] c2/n1*[mgmt pay] c2/n2[mgmt pay] c3/n1[mgmt pay]",
+		// n2 is a gateway only: of public clusters whom to relay for by name, but no slice's key; and no slice of its own.
+		"n2": "c1/n1*[mgmt pay] c1/n2*[mgmt pay] c1/n3[mgmt pay] c2/n1*[mgmt] c2/n2[mgmt] c3/n1[mgmt pay]",
 		// n3 is neither: itself.
 		"n3": "c1/n3[mgmt pay]",
 	} {
@@ -176,7 +176,8 @@ func TestIntentProperties(t *testing.T) {
 					for s := range n.Keys {
 						self := c.Name == "c1" && n.Name == node
 						peer := slices.Contains(hosts, s)
-						whereabouts := s == fleet.ManagementSlice && n.Gateway && !private[c.Name] && (gateway || len(hosts) > 0)
+						whereabouts := s == fleet.ManagementSlice && (gateway || n.Gateway && !private[c.Name] && len(hosts) > 0 ||
+							slices.ContainsFunc(hosts, func(h string) bool { _, both := n.Keys[h]; return both }))
 						relay := gateway && (c.Name == "c1" || private[c.Name])
 						if !self && !peer && !whereabouts && !relay {
 							t.Fatalf("seed %d: %s is told the key of %s on %s", seed, node, n.ID(), s)

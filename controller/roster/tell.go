@@ -160,6 +160,8 @@ func compareNames(a, b string) int {
 //	of slices that both host        to be its peer
 //	management, of public gateways  to be relayed by them; only if it hosts a slice or is a gateway, since the
 //	                                gateways hear of no other node and would not answer it
+//	management, of those peers      to probe them and be probed by them
+//	management, on a gateway        of everybody: anybody may come to be relayed for
 //	all, on a gateway               to relay for its own cluster's nodes and for those that nobody can dial
 func (r *Roster) keysFor(node string, c fleet.Cluster, n fleet.Node) map[string]fleet.Key {
 	if r.gateways[node] && (c.Name == r.f.Cluster || c.Private) {
@@ -168,9 +170,13 @@ func (r *Roster) keysFor(node string, c fleet.Cluster, n fleet.Node) map[string]
 	takesPart := r.gateways[node] || len(r.hosts[node]) > 0
 	keys := map[string]fleet.Key{}
 	for s, k := range n.Keys {
-		if r.hosts[node][s] || (s == fleet.ManagementSlice && n.Gateway && !c.Private && takesPart) {
+		if r.hosts[node][s] {
 			keys[s] = k
 		}
+	}
+	peer := len(keys) > 0
+	if k, ok := n.Keys[fleet.ManagementSlice]; ok && (peer || r.gateways[node] || n.Gateway && !c.Private && takesPart) {
+		keys[fleet.ManagementSlice] = k
 	}
 	return keys
 }

@@ -59,13 +59,14 @@ type Switch struct {
 	readers [2]*reader // IPv4, IPv6
 	wires   [2]atomic.Pointer[wire]
 	closed  atomic.Bool
+	board   *board
 
 	forwarded, forwardedBytes atomic.Uint64
 }
 
 // New returns a switch that asks for handshakes by calling handshake, from one goroutine.
 func New(log *slog.Logger, handshake func(Handshake)) *Switch {
-	sw := &Switch{log: log, handshake: handshake, start: time.Now().Add(-time.Second), t: newTable(), kick: make(chan struct{}, 1)}
+	sw := &Switch{log: log, handshake: handshake, start: time.Now().Add(-time.Second), t: newTable(), kick: make(chan struct{}, 1), board: newBoard()}
 	sw.readers = [2]*reader{newReader(sw), newReader(sw)}
 	return sw
 }

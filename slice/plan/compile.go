@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -60,6 +61,7 @@ func Compile(in fleet.Intent, local Local) (Node, []fleet.Problem) {
 	slices.SortFunc(n.Slices, func(a, b Slice) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(n.Tunnel.Devices, func(a, b Device) int { return strings.Compare(a.Slice, b.Slice) })
 	n.Tunnel.Relay = c.targets()
+	n.Tunnel.Neighbors = c.neighbors()
 	if len(n.Tunnel.Devices) > 0 {
 		for _, g := range c.gateways() {
 			for _, ep := range g.Endpoints() {
@@ -428,6 +430,9 @@ func (n Node) Text() string {
 	}
 	for _, g := range n.Tunnel.Gateways {
 		fmt.Fprintf(&b, "gateway %s %s\n", g.Relay, g.Endpoint)
+	}
+	for _, nb := range n.Tunnel.Neighbors {
+		fmt.Fprintf(&b, "neighbor %s key %.8s… peer %v at %s relays %s\n", nb.ID, nb.Key, nb.Peer, join(nb.Endpoints), cmp.Or(strings.Join(nb.Relays, ","), "-"))
 	}
 	for _, t := range n.Tunnel.Relay {
 		if len(t.Endpoints) > 0 {

@@ -47,6 +47,18 @@ type Tunnel struct {
 	// Gateways are all that may turn up as the far end of a path, because a peer chose them: known by name, then, a
 	// session that came in by one is seen to be relayed.
 	Gateways []Path `json:"gateways,omitempty"`
+	// Neighbors are the nodes that are probed, answered and, on a gateway, relayed for by name. Sorted by ID.
+	Neighbors []Neighbor `json:"neighbors,omitempty"`
+}
+
+// Neighbor is another node as the probes see it: by its key on the management slice, whatever slices it is on.
+type Neighbor struct {
+	ID        string           `json:"id"`                  // cluster/node
+	Key       fleet.Key        `json:"key"`                 // on the management slice
+	Endpoints []netip.AddrPort `json:"endpoints,omitempty"` // where it can be dialled; none: it must dial us
+	// Relays are the IDs of gateways, neighbors themselves, by which it may be reached too, the preferred one first.
+	Relays []string `json:"relays,omitempty"`
+	Peer   bool     `json:"peer,omitempty"` // it shares a slice with this node: watched closely
 }
 
 // Device is one WireGuard device: the node's end of one slice.
