@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	bins     = 56   // of u, from 0 by width
+	bins     = 56 // of u, from 0 by width
 	width    = 0.025
 	halfLife = 4 * 24 * 3600. // seconds in which evidence loses half its weight
 	classes  = 4              // of pod counts: 1-3, 4-15, 16-63, 64-

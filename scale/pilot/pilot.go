@@ -1,0 +1,213 @@
+// Package pilot is the autoscaler's policy, assembled of its parts:
+//
+//	samples ─▶ capacity (what a pod carries)   ─┐
+//	        ─▶ forecast (what load comes)       ├─▶ decide ─▶ guard ─▶ replicas
+//	starts  ─▶ delay    (how soon pods come)   ─┘               ▲
+//	samples ─▶ hpa.Shadow (what HPA would do) ──────────────────┘
+//
+// It is pure: no clock, no I/O, and given the same inputs it decides the same. All that it knows can be kept (Save)
+// and read back (Restore).
+package pilot
+
+import (
+	"math"
+	"time"
+
+	"seaway.dev/seaway/scale"
+	"seaway.dev/seaway/scale/capacity"
+	"seaway.dev/seaway/scale/decide"
+	"seaway.dev/seaway/scale/delay"
+	"seaway.dev/seaway/scale/forecast"
+	"seaway.dev/seaway/scale/guard"
+	"seaway.dev/seaway/scale/hpa"
+	"seaway.dev/seaway/scale/record"
+)
+
+// Options change how a pilot works; the zero value is the best that is known. The No… options take a part away, to see
+// what it earns.
+type Options struct {
+	Name       string // in tables; "" is seaway
+	Mode       guard.Mode
+	Rules      guard.Rules
+	Target     float64 // percent of the HPA that is the yardstick; 0: 70
+	Knobs      Knobs
+	NoForecast bool // the load stays as it is
+	NoSeasons  bool // no periods
+	NoDelays   bool // start delays stay what is believed of an unknown provider
+	NoGuard    bool // bounds only
+	NoLearner  bool // the knobs stay as they are
+	// Delays, when not nil, is believed instead of what is seen (another provider's, to see what learning earns).
+	Delays *delay.Model
+}
+
+// Knobs are what the learner may turn, within the guard rails.
+type Knobs struct {
+	Aim  float64 // share of the error budget that a quiet service should use; 0: 0.1
+	Lead float64 // on the learned start delays; 0: 1
+	Hold float64 // on the time for which capacity is kept before it is given back; 0: 1
+	Room float64 // on the load; 0: 1
+}
+
+func (k Knobs) defaults() Knobs {
+	def := func(x *float64, v float64) {
+		if *x == 0 {
+			*x = v
+		}
+	}
+	def(&k.Aim, 0.1)
+	def(&k.Lead, 1)
+	def(&k.Hold, 1)
+	def(&k.Room, 1)
+	return k
+}
+
+// Pilot is the policy for one service. Not safe for concurrent use.
+type Pilot struct {
+	terms  scale.Terms
+	opts   Options
+	state  State
+	shadow *hpa.Shadow
+	record record.Record
+	row    []capacity.Row
+	stage  [][]float64
+}
+
+// State is all that a pilot knows.
+type State struct {
+	Capacity *capacity.Model
+	Forecast *forecast.Model
+	Delays   *delay.Model
+	Guard    guard.State
+	Keep     decide.Keep
+	Key      delay.Key
+	Newest   scale.Sample
+	Decided  time.Time
+	Want     int
+	Why      string
+	HPA      int
+}
+
+// New makes a pilot that knows nothing yet.
+func New(t scale.Terms, o Options) *Pilot {
+	if o.Name == "" {
+		o.Name = "seaway"
+	}
+	if o.Target == 0 {
+		o.Target = 70
+	}
+	if o.Mode == "" {
+		o.Mode = guard.Full
+	}
+	o.Knobs = o.Knobs.defaults()
+	t.Min = max(t.Min, 1)
+	if t.PodHour <= 0 && t.NodeHour <= 0 {
+		t.PodHour = 1
+	}
+	if t.Good <= 0 || t.Good >= 1 {
+		t.Good = 0.999
+	}
+	p := &Pilot{terms: t, opts: o, state: State{
+		Capacity: capacity.New(t.PodCores), Delays: &delay.Model{}, Guard: guard.New(),
+		Forecast: forecast.New(forecast.Options{NoSeasons: o.NoSeasons || o.NoForecast, NoTrend: o.NoForecast}),
+	}}
+	p.state.Guard.Mode = o.Mode
+	if o.Delays != nil {
+		p.state.Delays = o.Delays
+	}
+	return p
+}
+
+// Name implements scale.Policy.
+func (p *Pilot) Name() string { return p.opts.Name }
+
+// Record explains the last decision.
+func (p *Pilot) Record() record.Record { return p.record }
+
+// Decide implements scale.Policy.
+func (p *Pilot) Decide(in scale.Input) scale.Decision {
+	s := &p.state
+	news := p.learn(in)
+	p.follow(in)
+	if !news && s.Want > 0 && in.Now.Sub(s.Decided) < 10*time.Second && !in.Now.Before(s.Decided) && in.Replicas == s.Want {
+		return scale.Decision{Replicas: s.Want, Why: s.Why}
+	}
+	pl := p.plan(in)
+	w := guard.Wish{Now: in.Now, Want: pl.want, HPA: s.HPA, Current: in.Replicas, Need: pl.need, Rollout: in.Rollout, Price: p.price}
+	w.Coverage = math.NaN()
+	if share, judged := s.Forecast.Coverage(pl.podLead); judged > 60 {
+		w.Coverage = share
+	}
+	var v guard.Verdict
+	if p.opts.NoGuard {
+		v.Pods = pl.want
+		v.Pods = max(v.Pods, p.terms.Min)
+		if p.terms.Max > 0 {
+			v.Pods = min(v.Pods, p.terms.Max)
+		}
+	} else {
+		v = s.Guard.Judge(w, p.terms, p.opts.Rules)
+	}
+	s.Want, s.Decided, s.Why = v.Pods, in.Now, pl.why
+	if v.Rail != "" {
+		s.Why = v.Rail
+	}
+	p.explain(in, pl, v)
+	return scale.Decision{Replicas: v.Pods, Spare: pl.spare, Why: s.Why}
+}
+
+// learn takes in what became known, and tells whether that was anything.
+func (p *Pilot) learn(in scale.Input) bool {
+	s := &p.state
+	if p.opts.Delays == nil && !p.opts.NoDelays {
+		for _, st := range in.Starts {
+			s.Delays.Observe(st)
+		}
+	}
+	if n := len(in.Starts); n > 0 {
+		l := in.Starts[n-1]
+		s.Key = delay.Key{Cluster: l.Cluster, Provider: l.Provider, Pool: l.Pool, Image: l.Image}
+	}
+	s.Forecast.Announce(in.Announced)
+	for _, m := range in.Samples {
+		s.Capacity.Observe(m)
+		s.Forecast.Observe(m.At, m.Interval, m.Rate)
+		s.Guard.Base = s.Capacity.Base
+		s.Guard.Observe(m)
+		if !math.IsNaN(m.Rate) {
+			s.Newest = m
+		}
+	}
+	return len(in.Samples) > 0
+}
+
+// follow lets the shadow HPA see what there is to see.
+func (p *Pilot) follow(in scale.Input) {
+	s := &p.state
+	if p.shadow == nil {
+		t := p.terms
+		p.shadow = hpa.NewShadow(hpa.New(t, hpa.Config{Target: p.opts.Target}), max(in.Replicas, t.Min), p.lead(delay.Pod))
+	}
+	if len(in.Starts) > 0 {
+		p.shadow.SetLead(s.Delays.Estimate(delay.Pod, s.Key).P50)
+	}
+	s.HPA = p.shadow.Step(in).Replicas
+}
+
+// lead is the delay to plan with: beyond the median, since being late costs more than being early.
+func (p *Pilot) lead(k delay.Kind) time.Duration {
+	e := p.state.Delays.Estimate(k, p.state.Key)
+	l := time.Duration(float64(e.P50+(e.P95-e.P50)*6/10) * p.opts.Knobs.Lead)
+	if k == delay.Pod {
+		return min(l, 10*time.Minute) // a horizon that grows with the delays it causes would run away
+	}
+	return min(l, 15*time.Minute)
+}
+
+// price is what pods cost an hour, with the nodes they fill.
+func (p *Pilot) price(pods int) float64 {
+	c := float64(pods) * p.terms.PodHour
+	if p.terms.PodsPerNode > 0 {
+		c += float64((pods+p.terms.PodsPerNode-1)/p.terms.PodsPerNode) * p.terms.NodeHour
+	}
+	return c
+}
