@@ -239,8 +239,8 @@ func (r *run) apply(s *sliceRun) {
 	if err := r.k.watch(s.Name, s.ns); err != nil {
 		r.problem("SliceFailed", "slice "+s.Name, err)
 	}
-	ops, err := nft.Apply(s.ns, nft.Compile(s.Slice), r.k.memo(s.ns))
-	r.result.Ops += ops
+	done, err := nft.Apply(s.ns, s.Slice, r.k.memo(s.ns))
+	r.result.Ops += done.Ops
 	if err != nil {
 		s.err = err
 		return

@@ -126,6 +126,10 @@ type Endpoint struct {
 	Addrs    []netip.Addr      `json:"addrs"`
 	Ready    bool              `json:"ready,omitempty"`
 	Ports    map[string]uint16 `json:"ports,omitempty"` // service port's name → the pod's port number
+	// Weight is what share of the traffic the endpoint's cluster wants it to have, relative to others; 0 counts as 1.
+	Weight int `json:"weight,omitempty"`
+	// Rank orders a service's endpoints by their distance from the node that answers, nearest lowest. Never on the wire.
+	Rank int `json:"-"`
 }
 
 // Export is a service that a cluster offers to the slice of its namespace (an MCS ServiceExport and its Service).

@@ -1,9 +1,7 @@
 package nft
 
 import (
-	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -27,11 +25,25 @@ func familyOf(a netip.Addr) family {
 }
 
 // Compile says what the table of a slice should be. It is pure: equal plans give equal tables.
-func Compile(s plan.Slice) *Table {
+func Compile(s plan.Slice) *Table { return whole(s, nil) }
+
+// whole is the whole table, with services' slots as near to those that there are as possible.
+func whole(s plan.Slice, have *state) *Table {
+	t := frame(s)
+	t.services(s.Services, have)
+	for _, a := range s.Hosts {
+		t.put("host"+familyOf(a).suffix, regs{}.addr(a), "")
+	}
+	return t
+}
+
+// frame is the table without what grows with the slice: services and hosts.
+func frame(s plan.Slice) *Table {
 	t := &Table{Chains: map[string]*Chain{}, Sets: map[string]*Set{}}
 	for _, f := range families() {
 		t.set("pods"+f.suffix, nftables.TypeIFName, f.addr)
 		t.set("self"+f.suffix, f.addr, f.addr)
+		t.set("host"+f.suffix, f.addr)
 		t.set("vip"+f.suffix, f.addr)
 		t.mapTo("service"+f.suffix, nftables.TypeVerdict, f.addr, nftables.TypeInetProto, nftables.TypeInetService)
 		t.mapTo("slot"+f.suffix, pair(f.addr, nftables.TypeInetService),
@@ -47,7 +59,6 @@ func Compile(s plan.Slice) *Table {
 		}
 	}
 	t.rules(s)
-	t.services(s.Services)
 	t.policies(s.Policies)
 	return t
 }
@@ -84,6 +95,16 @@ func (t *Table) rules(s plan.Slice) {
 		refuse.add("no backend, "+f.name(), f.is(), []expr.Any{f.load(f.dst, reg0), in("vip"+f.suffix, false)}, portUnreachable())
 		refuse.add("to the next hop itself, "+f.name(), f.is(),
 			f.destinationIn(netip.PrefixFrom(f.gateway, f.gateway.BitLen())), one(accept()))
+		for _, p := range s.Prefixes {
+			if s.Hosts == nil || p.Addr().Is4() != f.gateway.Is4() {
+				continue
+			}
+			gone := join(f.is(), f.destinationIn(p), []expr.Any{f.load(f.dst, reg0), in("host"+f.suffix, true)})
+			refuse.add("gone, "+f.name()+" TCP", l4proto(unix.IPPROTO_TCP), gone, resetTCP())
+			refuse.add("gone, "+f.name()+" UDP", l4proto(unix.IPPROTO_UDP), gone, portUnreachable())
+			refuse.add("gone, "+f.name()+" SCTP", l4proto(unix.IPPROTO_SCTP), gone, portUnreachable())
+			refuse.add("gone, "+f.name(), gone, hostUnreachable())
+		}
 		refuse.add("nobody there, "+f.name()+" TCP", l4proto(unix.IPPROTO_TCP), f.is(), unroutable(), resetTCP())
 		refuse.add("nobody there, "+f.name()+" UDP", l4proto(unix.IPPROTO_UDP), f.is(), unroutable(), portUnreachable())
 		refuse.add("nobody there, "+f.name()+" SCTP", l4proto(unix.IPPROTO_SCTP), f.is(), unroutable(), portUnreachable())
@@ -111,84 +132,6 @@ func (t *Table) rules(s plan.Slice) {
 	}
 	pass.add("then the destination's", one(goTo("enter")))
 	enter.add("open", one(accept()))
-}
-
-// services fill the maps: service4 says where a service's chain is, slot4 which backend a slot is.
-//
-//	serve ─ service4[ip.proto.port] ─▶ lb-3      ─ slot4[ip.proto.port.random mod 3] ─▶ dnat
-//	                                └▶ lb-3-600  the same after a look into stay4-600[client.ip.proto.port]
-//
-// There is one chain for each number of slots (and affinity timeout) in use, not for each service.
-func (t *Table) services(services []plan.Balance) {
-	for _, b := range services {
-		proto, ok := protocol(b.Protocol)
-		if !ok || !b.IP.IsValid() {
-			continue
-		}
-		f := familyOf(b.IP)
-		t.put("vip"+f.suffix, regs{}.addr(b.IP), "")
-		key := regs{}.addr(b.IP).proto(proto).port(b.Port)
-		if _, taken := t.Sets["service"+f.suffix].Elements[string(key)]; taken {
-			continue
-		}
-		slots := Slots(b.Backends, f.gateway.Is4())
-		if len(slots) == 0 {
-			continue // it reaches refuse
-		}
-		for i, a := range slots {
-			t.put("slot"+f.suffix, append(regs{}, key...).number(uint32(i)), string(regs{}.addr(a.Addr()).port(a.Port())))
-		}
-		t.put("service"+f.suffix, key, "goto "+t.balancer(len(slots), b.Affinity))
-	}
-	for _, f := range families() {
-		for name, s := range t.Sets {
-			if s.Dynamic && name[:5] == "stay"+f.suffix {
-				s.Stale = t.stale(f)
-			}
-		}
-	}
-}
-
-// balancer has the chain for a number of slots and an affinity in seconds.
-func (t *Table) balancer(slots int, affinity int32) string {
-	name := fmt.Sprintf("lb-%d", slots)
-	if affinity > 0 {
-		name = fmt.Sprintf("lb-%d-%d", slots, affinity)
-	}
-	if t.Chains[name] != nil {
-		return name
-	}
-	c := t.chain(name)
-	for _, f := range families() {
-		if affinity <= 0 {
-			c.Rules = append(c.Rules, f.balance(slots))
-			continue
-		}
-		timeout := time.Duration(affinity) * time.Second
-		set := fmt.Sprintf("stay%s-%d", f.suffix, affinity)
-		t.mapTo(set, pair(f.addr, nftables.TypeInetService), f.addr, f.addr, nftables.TypeInetProto, nftables.TypeInetService)
-		t.Sets[set].Dynamic = true
-		c.Rules = append(c.Rules, f.stay(set, timeout), f.settle(set, slots, timeout))
-	}
-	return name
-}
-
-// stale tells of a client's remembered backend whether it is none of its service's any more.
-func (t *Table) stale(f family) func(key, value []byte) bool {
-	current, n := t.current(f), int(f.size())+8
-	return func(key, value []byte) bool {
-		client := int(f.size())
-		return len(key) != client+n || !current[string(key[client:])+string(value)]
-	}
-}
-
-// current holds every service's every backend: address, protocol, port of the one and address, port of the other.
-func (t *Table) current(f family) map[string]bool {
-	out, n := map[string]bool{}, int(f.size())+8
-	for k, v := range t.Sets["slot"+f.suffix].Elements {
-		out[k[:n]+v] = true
-	}
-	return out
 }
 
 func pair(a, b nftables.SetDatatype) nftables.SetDatatype { return nftables.MustConcatSetType(a, b) }

@@ -14,14 +14,14 @@ import (
 // forgetFlows makes the kernel forget UDP flows to backends that are none any more: there is no connection that would
 // end, so a client that goes on sending from one port would be sent to the old backend for ever. TCP and SCTP
 // connections live on until they close: a backend that is to go may finish what it began.
-func forgetFlows(ns *netns.NS, want *Table) error {
+func forgetFlows(ns *netns.NS, have *state) error {
 	h, err := netlink.NewHandleAt(vnetns.NsHandle(ns.FD()), unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("open conntrack: %w", err)
 	}
 	defer h.Close()
 	for _, f := range families() {
-		stale := staleFlows{vips: want.Sets["vip"+f.suffix].Elements, current: want.current(f)}
+		stale := staleFlows{vips: have.sets["vip"+f.suffix], current: &behind{f: f, have: have}}
 		if len(stale.vips) == 0 {
 			continue
 		}
@@ -38,7 +38,7 @@ func forgetFlows(ns *netns.NS, want *Table) error {
 
 type staleFlows struct {
 	vips    map[string]string
-	current map[string]bool
+	current *behind
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
@@ -56,5 +56,5 @@ func (s staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 		return false
 	}
 	key := regs{}.addr(to).proto(unix.IPPROTO_UDP).port(flow.Forward.DstPort)
-	return !s.current[string(append(key, regs{}.addr(by).port(flow.Reverse.SrcPort)...))]
+	return !s.current.has(string(key), backendValue(netip.AddrPortFrom(by, flow.Reverse.SrcPort)))
 }

@@ -1,14 +1,16 @@
 // Package nft keeps one nftables table, inet seaway, in each slice's namespace.
 //
 // [Compile] turns a slice's plan into a [Table]: a value that says which chains, rules and sets there should be.
-// [Apply] compares it with the kernel's and sends the difference as one transaction. Rules are few and the same for
+// [Apply] compares it with the kernel's, or the plan with the one that the kernel's is known to have been made of, and
+// sends the difference as one transaction. Rules are few and the same for
 // every size of slice; what varies lies in sets and maps, whose elements are added and removed one by one, so that a
 // change costs what it changes, however many services there are.
 //
 //	packet from a pod or from wg0
 //	  arrive   raw        forged sources are dropped
 //	  serve    dstnat     service address → a backend, by slot maps
-//	  refuse   after it   a service port without backends, or an address outside the slice: refused at once
+//	  refuse   after it   a service port without backends, a host that is gone, or an address outside the slice: refused
+//	                      at once
 //	  clamp    mangle     MSS fits the slice's MTU
 //	  pass     filter     policy of the source pod, then of the destination pod
 //	  hairpin  srcnat     a pod that reaches itself by a service sees the service's address, not its own
@@ -82,10 +84,8 @@ type Set struct {
 	Value    nftables.SetDatatype // of a map
 	Map      bool
 	Interval bool              // of a concatenation: elements have an end
-	Dynamic  bool              // filled by the kernel: elements are not compared, but see Stale
+	Dynamic  bool              // filled by the kernel: elements are not compared, see differ.prune
 	Elements map[string]string // key → value, both as in registers; "jump x" or "goto x" in a map of verdicts
-	// Stale tells which of a dynamic map's elements must go.
-	Stale func(key, value []byte) bool
 }
 
 func (s *Set) verdicts() bool { return s.Map && s.Value.Name == nftables.TypeVerdict.Name }

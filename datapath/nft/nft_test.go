@@ -91,7 +91,7 @@ func TestSlots(t *testing.T) {
 		{backends("10.0.0.1:1", 1, "10.0.0.2:1", 99999), map[string]int{"10.0.0.1:1": 1, "10.0.0.2:1": 1023}},
 	} {
 		got := map[string]int{}
-		for _, a := range Slots(c.in, true) {
+		for _, a := range Slots(c.in, true, nil) {
 			got[a.String()]++
 		}
 		if len(got) != len(c.want) || len(got) > 0 && !reflect.DeepEqual(got, c.want) {
@@ -111,7 +111,7 @@ func TestSlotsAreFair(t *testing.T) {
 			sum += b.Weight
 			bs = append(bs, b)
 		}
-		slots := Slots(bs, true)
+		slots := Slots(bs, true, nil)
 		if len(slots) > maxSlots {
 			t.Fatalf("seed %d: %d slots", seed, len(slots))
 		}

@@ -13,8 +13,9 @@ const maxSlots = 1024
 
 // Slots spreads backends over slots so that a slot drawn at random is a backend drawn by weight: as many slots as the
 // weights sum up to when divided by what they have in common; where that is more than fits, the nearest shares of
-// maxSlots, at least one each. Backends of the other address family are left out.
-func Slots(backends []plan.Backend, v4 bool) []netip.AddrPort {
+// maxSlots, at least one each. Backends of the other address family are left out. Who had a slot before keeps it where
+// that is possible: a backend that comes or goes changes its own slots, and at most as many others.
+func Slots(backends []plan.Backend, v4 bool, had []netip.AddrPort) []netip.AddrPort {
 	var bs []plan.Backend
 	sum, common := 0, 0
 	for _, b := range backends {
@@ -37,10 +38,30 @@ func Slots(backends []plan.Backend, v4 bool) []netip.AddrPort {
 	} else {
 		apportion(bs, sum, shares)
 	}
-	var out []netip.AddrPort
+	return settle(bs, shares, had)
+}
+
+// settle gives each backend its number of slots: first those that it had.
+func settle(bs []plan.Backend, shares []int, had []netip.AddrPort) []netip.AddrPort {
+	left, total := make(map[netip.AddrPort]int, len(bs)), 0
 	for i, b := range bs {
-		for range shares[i] {
-			out = append(out, b.Addr)
+		left[b.Addr] += shares[i]
+		total += shares[i]
+	}
+	out := make([]netip.AddrPort, total)
+	for i := range min(total, len(had)) {
+		if left[had[i]] > 0 {
+			out[i] = had[i]
+			left[had[i]]--
+		}
+	}
+	next := 0
+	for _, b := range bs {
+		for ; left[b.Addr] > 0; left[b.Addr]-- {
+			for out[next].IsValid() {
+				next++
+			}
+			out[next] = b.Addr
 		}
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/share"
 )
 
 func TestBalances(t *testing.T) {
@@ -83,7 +84,7 @@ func TestBalances(t *testing.T) {
 		{"another slice's", web(func(s *fleet.Service) { s.Slice = "other" }), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := balances("pay", []fleet.Service{c.in}); !reflect.DeepEqual(got, c.want) {
+			if got, _ := balances("pay", []fleet.Service{c.in}, share.View{}); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got  %+v\nwant %+v", got, c.want)
 			}
 		})
@@ -105,7 +106,7 @@ func TestBalancesDoNotDependOnOrder(t *testing.T) {
 		}
 		services = append(services, s)
 	}
-	want := balances("pay", services)
+	want, _ := balances("pay", services, share.View{})
 	if len(want) != 40 || len(want[0].Backends) != 6 {
 		t.Fatalf("got %d entries, the first with %d backends; want 40 and 6", len(want), len(want[0].Backends))
 	}
@@ -118,7 +119,7 @@ func TestBalancesDoNotDependOnOrder(t *testing.T) {
 			r.Shuffle(len(ports), func(i, j int) { ports[i], ports[j] = ports[j], ports[i] })
 			services[i].Endpoints, services[i].Ports = eps, ports
 		}
-		if got := balances("pay", services); !reflect.DeepEqual(got, want) {
+		if got, _ := balances("pay", services, share.View{}); !reflect.DeepEqual(got, want) {
 			t.Fatalf("seed %d: the plan depends on the order of its input", seed)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/share"
 )
 
 // WireGuard adds 80 bytes at most: an IPv6 header (40), UDP (8), its own header (16) and the authentication tag (16).
@@ -29,6 +30,8 @@ const (
 type Local struct {
 	Port uint16 // its UDP port
 	MTU  int    // of its underlay, bytes
+	// Nodes is how the other nodes look from here, by cluster/node. Who is not in it is taken to be there.
+	Nodes map[string]share.Sight
 }
 
 // Compile says what the node of an intent should be. Problems are what could not be planned and why; the rest of the
@@ -93,8 +96,9 @@ func (c *compiler) slice(s fleet.Slice) Slice {
 		NetNS:    netns(s.Name),
 		MTU:      c.mtu(s.Name),
 		Prefixes: sorted(s.Prefixes, comparePrefix),
-		Services: balances(s.Name, c.in.Services),
+		Hosts:    c.hosts(s.Name),
 	}
+	out.Services, out.Kept = balances(s.Name, c.in.Services, share.View{Cluster: c.in.Cluster, Node: c.in.Node, Nodes: c.local.Nodes})
 	for _, p := range c.in.Pods {
 		if p.Slice != s.Name || p.Cluster != c.in.Cluster || p.Node != c.in.Node {
 			continue
@@ -123,6 +127,25 @@ func (c *compiler) slice(s fleet.Slice) Slice {
 	}
 	slices.SortFunc(out.Policies, func(a, b fleet.Policy) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// hosts are the addresses of a slice's pods, but for those on nodes that cannot be reached.
+func (c *compiler) hosts(slice string) []netip.Addr {
+	out := []netip.Addr{}
+	for i := range c.in.Pods {
+		p := &c.in.Pods[i]
+		if p.Slice != slice {
+			continue
+		}
+		if own := p.Cluster == c.in.Cluster && p.Node == c.in.Node; !own {
+			if s := c.local.Nodes[p.Cluster+"/"+p.Node]; s.Down && !s.Back {
+				continue
+			}
+		}
+		out = append(out, p.Addrs...)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 // routes are most specific first in meaning, sorted in form:
@@ -407,6 +430,12 @@ func (n Node) Text() string {
 				r.Link = "unreachable"
 			}
 			fmt.Fprintf(&b, "  route %s %s\n", r.Dst, r.Link)
+		}
+		if s.Hosts != nil {
+			fmt.Fprintf(&b, "  hosts %s\n", join(s.Hosts))
+		}
+		for _, k := range s.Kept {
+			fmt.Fprintf(&b, "  kept %s\n", k)
 		}
 		for _, v := range s.Services {
 			fmt.Fprintf(&b, "  service %s %s %s port %d ->", v.Service, v.IP, v.Protocol, v.Port)

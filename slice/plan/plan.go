@@ -105,8 +105,16 @@ type Slice struct {
 	Prefixes    []netip.Prefix `json:"prefixes"`
 	Attachments []Attachment   `json:"attachments,omitempty"` // sorted by pod
 	Routes      []Route        `json:"routes,omitempty"`      // in the slice's namespace, sorted
-	Services    []Balance      `json:"services,omitempty"`    // sorted by address and port
-	Policies    []fleet.Policy `json:"policies,omitempty"`
+	// Hosts are the addresses of all pods on the slice that are there and can be reached, sorted. Anything else in the
+	// slice's prefixes is refused at once, and connections to what was among them and is no more are ended. Nil: the
+	// slice does not know its hosts (the management slice) and refuses nothing.
+	Hosts []netip.Addr `json:"hosts,omitempty"`
+	// Kept names the services (namespace/name) none of whose endpoints can be reached: their last answer stands.
+	Kept []string `json:"kept,omitempty"`
+	// Seq orders the plans of one agent's life: the data path never goes back to an older one. 0: not ordered.
+	Seq      uint64         `json:"-"`
+	Services []Balance      `json:"services,omitempty"` // sorted by address and port
+	Policies []fleet.Policy `json:"policies,omitempty"`
 }
 
 // Attachment links one pod of this node with the slice.
