@@ -8,6 +8,7 @@
 package forecast
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -109,7 +110,12 @@ func bin(x float64) int {
 func (m *Model) Observe(at time.Time, interval time.Duration, rate float64) {
 	t := float64(at.UnixMilli()) / 1000
 	if m.Last != 0 && t <= m.Last {
-		return // a clock that went back: what is known stays
+		if m.Last-t < 60 {
+			return // known already
+		}
+		m.Fine.rewind(t)
+		m.Coarse.rewind(t)
+		m.Last, m.Pending = t-interval.Seconds(), nil // the clock went back
 	}
 	dt := interval.Seconds()
 	if m.Last != 0 {
@@ -276,4 +282,24 @@ func (m *Model) predict(t float64) {
 		p.Mid, p.Upper = float32(mid), float32(mid+x.upper[h]*m.Rest)
 		m.Pending = append(m.Pending, p)
 	}
+}
+
+// Check tells whether a model that was read back is whole.
+func (m *Model) Check() error {
+	for _, r := range []*Ring{&m.Fine, &m.Coarse} {
+		if r.Step <= 0 || r.Cap <= 0 || r.Cap > 1<<14 || len(r.Vals) > r.Cap {
+			return fmt.Errorf("a ring of %d bins of %d s, holding %d", r.Cap, r.Step, len(r.Vals))
+		}
+	}
+	for i := range m.Seasons {
+		if p := m.Seasons[i].Period; p < 0 || p > int64(m.ringOf(i).Cap) {
+			return fmt.Errorf("a period of %d bins", p)
+		}
+	}
+	for _, p := range m.Pending {
+		if p.H < 0 || p.H >= nh {
+			return fmt.Errorf("an expectation for horizon %d", p.H)
+		}
+	}
+	return nil
 }

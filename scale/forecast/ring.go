@@ -1,45 +1,15 @@
 package forecast
 
-import (
-	"encoding/base64"
-	"encoding/binary"
-	"fmt"
-	"math"
-)
+import "math"
 
 // Ring keeps the newest bins of a signal: means over Step seconds each, NaN where nothing was measured.
 type Ring struct {
-	Step   int64  // seconds
-	Head   int64  // number of the newest whole bin; bin b spans [b Step, (b+1) Step) of Unix time
-	Vals   Floats // oldest first, capacity cap
+	Step   int64     // seconds
+	Head   int64     // number of the newest whole bin; bin b spans [b Step, (b+1) Step) of Unix time
+	Vals   []float32 // oldest first, Cap at most
 	Sum, N float64
 	Open   int64 // number of the bin being filled
 	Cap    int
-}
-
-// Floats are kept as 32-bit numbers in base64: exact enough, and small.
-type Floats []float32
-
-// MarshalText encodes the numbers.
-func (f Floats) MarshalText() ([]byte, error) {
-	b := make([]byte, 4*len(f))
-	for i, v := range f {
-		binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v))
-	}
-	return []byte(base64.StdEncoding.EncodeToString(b)), nil
-}
-
-// UnmarshalText reads what MarshalText wrote.
-func (f *Floats) UnmarshalText(t []byte) error {
-	b, err := base64.StdEncoding.DecodeString(string(t))
-	if err != nil || len(b)%4 != 0 {
-		return fmt.Errorf("numbers of a signal: want base64 of 32-bit floats: %w", err)
-	}
-	*f = make(Floats, len(b)/4)
-	for i := range *f {
-		(*f)[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return nil
 }
 
 // add takes a value at a time and tells whether a bin was completed by it.
@@ -74,6 +44,17 @@ func (r *Ring) push(next int64) {
 		n := copy(r.Vals, r.Vals[len(r.Vals)-r.Cap:])
 		r.Vals = r.Vals[:n]
 	}
+}
+
+// rewind forgets what lies after a time: the clock went back.
+func (r *Ring) rewind(unix float64) {
+	b := int64(unix) / r.Step
+	if b >= r.Open {
+		return
+	}
+	gone := min(max(r.Head-b+1, 0), int64(len(r.Vals)))
+	r.Vals = r.Vals[:int64(len(r.Vals))-gone]
+	r.Head, r.Open, r.Sum, r.N = b-1, b, 0, 0
 }
 
 // at is the value of bin b, NaN if it is not known.

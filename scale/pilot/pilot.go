@@ -185,13 +185,15 @@ func (p *Pilot) follow(in scale.Input) {
 	s := &p.state
 	if p.shadow == nil {
 		t := p.terms
-		p.shadow = hpa.NewShadow(hpa.New(t, hpa.Config{Target: p.opts.Target}), max(in.Replicas, t.Min), p.lead(delay.Pod))
+		p.shadow = hpa.NewShadow(hpa.New(t, hpa.Config{Target: p.opts.Target}), max(in.Replicas, t.Min), p.podMedian())
 	}
 	if len(in.Starts) > 0 {
-		p.shadow.SetLead(s.Delays.Estimate(delay.Pod, s.Key).P50)
+		p.shadow.SetLead(p.podMedian())
 	}
 	s.HPA = p.shadow.Step(in).Replicas
 }
+
+func (p *Pilot) podMedian() time.Duration { return p.state.Delays.Estimate(delay.Pod, p.state.Key).P50 }
 
 // lead is the delay to plan with: beyond the median, since being late costs more than being early.
 func (p *Pilot) lead(k delay.Kind) time.Duration {
