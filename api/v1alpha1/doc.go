@@ -1,4 +1,4 @@
-// Package v1alpha1 holds the kinds that people write on the hub: [Cluster] and [Slice].
+// Package v1alpha1 holds the kinds that people write: on the hub [Cluster] and [Slice], on any cluster [Autoscaler].
 //
 // Spec is intent only: nobody fills in addresses of machines, ports or keys. Status is written by the hub alone and
 // holds conditions and one row per cluster. What can be checked without other objects is checked by the API server

@@ -20,9 +20,10 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 		t.Fatalf("controller-gen: %v\n%s", err, out)
 	}
 	for fresh, kept := range map[string]string{
-		"seaway.dev_clusters.yaml": "../../deploy/crds/seaway.dev_clusters.yaml",
-		"seaway.dev_slices.yaml":   "../../deploy/crds/seaway.dev_slices.yaml",
-		"zz_generated.deepcopy.go": "zz_generated.deepcopy.go",
+		"seaway.dev_clusters.yaml":    "../../deploy/crds/seaway.dev_clusters.yaml",
+		"seaway.dev_slices.yaml":      "../../deploy/crds/seaway.dev_slices.yaml",
+		"seaway.dev_autoscalers.yaml": "../../deploy/crds/seaway.dev_autoscalers.yaml",
+		"zz_generated.deepcopy.go":    "zz_generated.deepcopy.go",
 	} {
 		want, err := os.ReadFile(filepath.Join(dir, fresh))
 		if err != nil {

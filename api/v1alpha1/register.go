@@ -11,7 +11,7 @@ var GroupVersion = schema.GroupVersion{Group: "seaway.dev", Version: "v1alpha1"}
 
 // AddToScheme makes the kinds of this package known to a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &Cluster{}, &ClusterList{}, &Slice{}, &SliceList{})
+	s.AddKnownTypes(GroupVersion, &Cluster{}, &ClusterList{}, &Slice{}, &SliceList{}, &Autoscaler{}, &AutoscalerList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

@@ -9,4 +9,6 @@ var (
 	Clusters []byte
 	//go:embed seaway.dev_slices.yaml
 	Slices []byte
+	//go:embed seaway.dev_autoscalers.yaml
+	Autoscalers []byte
 )

@@ -22,12 +22,11 @@ var order = []Mode{Observe, Shadow, Floor, Full}
 // Tally is the evidence gathered in a mode: what the policy's counts would have cost and let go bad compared with
 // HPA's, day by day, by the learned capacity and the load that really came.
 type Tally struct {
-	Days             []Day
-	Ours, HPA        float64 // of the day that is going on
-	OursBad, HPABad  float64
-	Requests         float64
-	Started          time.Time
-	Coverage, Judged float64
+	Days            []Day
+	Ours, HPA       float64 // of the day that is going on
+	OursBad, HPABad float64
+	Requests        float64
+	Started         time.Time
 }
 
 // Day is one day's outcome.

@@ -82,6 +82,7 @@ type State struct {
 	Key      delay.Key
 	Newest   scale.Sample
 	Decided  time.Time
+	Noted    time.Time
 	Want     int
 	Why      string
 	HPA      int
@@ -151,6 +152,7 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 	if v.Rail != "" {
 		s.Why = v.Rail
 	}
+	p.evidence(in, pl, v.Pods)
 	p.explain(in, pl, v)
 	return scale.Decision{Replicas: v.Pods, Spare: pl.spare, Why: s.Why}
 }
@@ -213,3 +215,35 @@ func (p *Pilot) price(pods int) float64 {
 	}
 	return c
 }
+
+// evidence notes what the policy's count and HPA's would cost and let go bad at the load of this moment.
+func (p *Pilot) evidence(in scale.Input, pl plan, ours int) {
+	g := &p.state.Guard
+	dt := in.Now.Sub(p.state.Noted).Seconds()
+	p.state.Noted = in.Now
+	if dt <= 0 || dt > 300 || pl.load <= 0 {
+		return
+	}
+	bad := func(n int) float64 { return p.state.Newest.Rate * p.state.Capacity.Table().Row(max(n, 1)).Bad(pl.load) }
+	g.Contemplated.Note(in.Now, dt, p.price(ours), p.price(p.state.HPA), bad(ours), bad(p.state.HPA), p.state.Newest.Rate)
+}
+
+// Mode is what the pilot may do now: at most what is asked for, and as much as the evidence of days allows. It moves
+// by itself; why says what keeps it from more, or what moved it.
+func (p *Pilot) Mode(now time.Time, most guard.Mode, days int) (mode guard.Mode, why string) {
+	g := &p.state.Guard
+	lead := p.lead(delay.Pod)
+	share, _ := p.state.Forecast.Coverage(lead)
+	mode, why = g.Promotion(now, most, p.terms.Good, share, days)
+	g.Promote(now, mode)
+	return mode, why
+}
+
+// SetMode begins a mode, whatever the evidence says.
+func (p *Pilot) SetMode(now time.Time, m guard.Mode) { p.state.Guard.Promote(now, m) }
+
+// SetRules changes the guard's limits.
+func (p *Pilot) SetRules(r guard.Rules) { p.opts.Rules = r }
+
+// HPA is how many replicas the HPA that the pilot is compared with has.
+func (p *Pilot) HPA() int { return p.state.HPA }
