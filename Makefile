@@ -13,7 +13,7 @@ LAB      := $(CACHE)/bin/seaway-lab
 STORY    ?=
 OUT      ?=
 
-.PHONY: help build unit netns fuzz lint generate test e2e demo demo-down bench lab-up lab-down
+.PHONY: help build unit netns fuzz lint generate test e2e conformance demo demo-down bench lab-up lab-down
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,11 @@ test: ## Everything a release needs: lint, unit, namespaces, fuzzers, the lab's 
 
 e2e: build ## Stories on real clusters; STORY=name for one
 	SEAWAY_E2E=1 SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) test -count=1 -timeout 60m -v -run 'TestStory/$(or $(STORY),.*)$$' ./e2e
+
+conformance: ## The standard's own suite against the lab: SUITE=FILE (its compiled test binary) [RUNS=3] [OUT=DIR]
+	@./.ci/prepare
+	@$(MAKE) --no-print-directory build
+	@SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/conformance -version $(VERSION) -suite '$(SUITE)' $(if $(RUNS),-runs $(RUNS)) $(if $(OUT),-out '$(OUT)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 demo: ## From nothing to an application across three real clusters
 	@./.ci/prepare
