@@ -198,7 +198,8 @@ func (c *checker) exports(in []fleet.Export) []fleet.Export {
 		eps := make([]fleet.Endpoint, 0, len(e.Endpoints))
 		for _, ep := range e.Endpoints {
 			before := c.refused.Count
-			if ep.Cluster != c.owner || len(ep.Addrs) == 0 || len(ep.Ports) > maxPorts ||
+			// A StatefulSet's pod has its name before it has an address.
+			if ep.Cluster != c.owner || (len(ep.Addrs) == 0 && ep.Hostname == "") || len(ep.Ports) > maxPorts ||
 				(ep.Node != "" && !isSubdomain(ep.Node)) || (ep.Pod != "" && !isSubdomain(ep.Pod)) ||
 				(ep.Hostname != "" && !isLabel(ep.Hostname)) {
 				c.refused.add("export %s: endpoint %.64q of cluster %.64q malformed", key, ep.Pod, ep.Cluster)

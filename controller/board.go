@@ -25,6 +25,7 @@ func newBoard(cluster, software string) *board {
 			Namespaces: map[string]map[string]string{},
 			Nodes:      map[string]roster.Node{},
 			Pods:       map[string]*roster.Pod{},
+			Sets:       map[string]roster.Set{},
 			Leases:     map[string]map[string][]netip.Addr{},
 			Reports:    map[string]*fleet.Report{},
 			Heard:      map[string]bool{},
@@ -70,6 +71,7 @@ func (b *board) snapshot() *roster.Facts {
 	f.Namespaces = maps.Clone(f.Namespaces)
 	f.Nodes = maps.Clone(f.Nodes)
 	f.Pods = maps.Clone(f.Pods)
+	f.Sets = maps.Clone(f.Sets)
 	f.Leases = maps.Clone(f.Leases)
 	f.Reports = maps.Clone(f.Reports)
 	f.Heard = maps.Clone(f.Heard)

@@ -67,7 +67,7 @@ func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
 	l := assemble(cfg, c, mgr.GetEventRecorderFor(controllerField))
 	l.cache = mgr.GetCache()
 	l.discover = discoverykube.New(mgr.GetClient(), discoverykube.Config{
-		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Direct: l.client, Families: l.families, Pod: l.pod, IPs: l.serviceIPs,
+		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Direct: l.client, Families: l.families, Pod: l.pod, Expected: l.expected, IPs: l.serviceIPs,
 		Remote: l.remoteExports, Changed: l.board.touch, Log: cfg.Log,
 	})
 	if err := l.discover.SetupWithManager(mgr); err != nil {
@@ -149,7 +149,7 @@ func (l *leader) remember(ctx context.Context) error {
 		for name, rep := range m.Reports {
 			f.Reports[name] = rep
 		}
-		f.Exports, f.Services = m.Exports, m.Services
+		f.Exports, f.Services, f.Named = m.Exports, m.Services, m.Named || len(m.Services) > 0
 		return true
 	})
 	l.known.Store(true)
@@ -236,6 +236,7 @@ func (l *leader) noteDiscovery(exports []fleet.Export, known bool, services []fl
 	if known && !reflect.DeepEqual(exports, l.board.facts.Exports) {
 		l.board.facts.Exports = exports
 	}
+	l.board.facts.Named = l.board.facts.Named || all
 	if all && !reflect.DeepEqual(services, l.board.facts.Services) {
 		l.board.facts.Services = services
 	}
@@ -310,6 +311,14 @@ func (l *leader) pod(namespace, name string) (addrs []netip.Addr, attached bool)
 		return nil, false
 	}
 	return r.PodAddrs(namespace, name), r.Attached(namespace, name)
+}
+
+func (l *leader) expected(namespace, service string) []string {
+	r := l.roster.Load()
+	if r == nil {
+		return nil
+	}
+	return r.Expected(namespace, service)
 }
 
 func (l *leader) serviceIPs(slice, namespace, name string) []netip.Addr {

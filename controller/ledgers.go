@@ -28,6 +28,11 @@ const ledgerKey = "ledger"
 // requestLife is how long a service address stays held after it was asked for although no service has it yet.
 const requestLife = time.Minute
 
+// retention is how long a StatefulSet's ordinal keeps its address after it was scaled away or its StatefulSet was
+// deleted: long enough for a rollback, a reinstallation, or tonight's scale-up. While a slice has no address left it is
+// the ledger's rest.
+const retention = 24 * time.Hour
+
 // errFenced says that another replica wrote a ledger: this one must stop leading at once.
 var errFenced = errors.New("another replica wrote the addresses: it leads now")
 
@@ -55,8 +60,9 @@ type book struct {
 	version   string // resource version of the ConfigMap, "" if there is none
 	exhausted bool
 	demand    int
-	left      time.Time // since when this cluster is not on the slice; zero while it is
-	gone      bool      // that has lasted: the ConfigMap is to go, too
+	idle      map[string]time.Time // keys that are kept though nobody is to have them now → since when
+	left      time.Time            // since when this cluster is not on the slice; zero while it is
+	gone      bool                 // that has lasted: the ConfigMap is to go, too
 }
 
 func newLedgers(c client.Client, namespace string, rest time.Duration, b *board, log *slog.Logger) *ledgers {
@@ -160,6 +166,7 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 	}
 	services := l.serviceKeys(s.Name, now)
 	pods := r.Keys(s.Name)
+	short := b.exhausted
 	b.exhausted, b.demand = false, len(pods)+len(services)
 	blocks := r.Blocks(s.Name)
 	// Without blocks nothing can be leased, but nothing is taken away either: a hub that lost its status must not
@@ -170,7 +177,32 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 	}
 	b.ledger.SetBlocks(s.Prefixes, blocks)
 	b.ledger.Shun(r.InUse(s.Name))
-	b.ledger.Settle(func(key string) bool { return r.Keeps(s.Name, key) || services[key] || l.kept(key) }, now)
+	idle, again := map[string]time.Time{}, time.Time{}
+	b.ledger.Settle(func(key string) bool {
+		switch {
+		case r.Wants(s.Name, key) || services[key] || l.kept(key):
+			return true
+		case !r.Keeps(s.Name, key):
+			return false
+		}
+		since, ok := b.idle[key]
+		if !ok {
+			since = now
+		}
+		end := since.Add(retention)
+		if short {
+			end = since.Add(l.rest)
+		}
+		if !end.After(now) {
+			return false
+		}
+		idle[key] = since
+		if again.IsZero() || end.Before(again) {
+			again = end
+		}
+		return true
+	}, now)
+	b.idle = idle
 	waiting := 0
 	lease := func(key string, take func(string, time.Time) ([]netip.Addr, error)) {
 		if _, err := take(key, now); err != nil {
@@ -187,10 +219,13 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 	h4, r4, _ := b.ledger.Held(false)
 	h6, r6, _ := b.ledger.Held(true)
 	b.demand = max(h4+r4, h6+r6) + waiting + min(b.ledger.Shunned(), fairShare(s))
-	if b.exhausted {
-		return b.ledger.NextFree(now)
+	if !b.exhausted {
+		return again
 	}
-	return time.Time{}
+	if next := b.ledger.NextFree(now); !next.IsZero() && (again.IsZero() || next.Before(again)) {
+		again = next
+	}
+	return again
 }
 
 // fairShare bounds what a cluster may ask for in place of addresses that it uses itself: a quarter of its even share

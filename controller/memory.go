@@ -48,6 +48,7 @@ type remembered struct {
 	Reports   map[string]*fleet.Report   `json:"reports,omitempty"` // of this cluster's nodes: where they are, their keys
 	Exports   []fleet.Export             `json:"exports,omitempty"`
 	Services  []fleet.Service            `json:"services,omitempty"`
+	Named     bool                       `json:"named,omitempty"`
 }
 
 func newMemory(c client.Client, namespace string, log *slog.Logger) *memory {
@@ -81,7 +82,7 @@ func (m *memory) load(ctx context.Context) (*remembered, error) {
 func (m *memory) offer(f *roster.Facts) {
 	now := &remembered{
 		Version: fleet.WireVersion, Members: f.Members, Slices: f.Slices, Bulletins: f.Bulletins,
-		Exports: f.Exports, Services: f.Services, Reports: map[string]*fleet.Report{},
+		Exports: f.Exports, Services: f.Services, Named: f.Named, Reports: map[string]*fleet.Report{},
 	}
 	for name, rep := range f.Reports {
 		now.Reports[name] = &fleet.Report{Version: rep.Version, Node: rep.Node, Addrs: rep.Addrs, Port: rep.Port, MTU: rep.MTU, Keys: rep.Keys}
@@ -149,7 +150,7 @@ func packMemory(want remembered) ([]byte, error) {
 			return data, err
 		}
 		if want.Services != nil {
-			want.Services = nil
+			want.Services, want.Named = nil, false
 		} else {
 			want.Bulletins = nil
 		}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,8 +26,9 @@ func cacheOptions(namespace string) cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:  {Transform: leanPod},
-			&corev1.Node{}: {Transform: leanNode},
+			&corev1.Pod{}:         {Transform: leanPod},
+			&corev1.Node{}:        {Transform: leanNode},
+			&appsv1.StatefulSet{}: {Transform: leanSet},
 			&corev1.ConfigMap{}: {
 				Namespaces: map[string]cache.Config{namespace: {}},
 				Field:      fields.OneTermEqualSelector("metadata.name", SettingsMap),
@@ -94,6 +96,51 @@ func leanNode(o any) (any, error) {
 	return out, nil
 }
 
+// leanSet keeps of a StatefulSet what setFact reads.
+func leanSet(o any) (any, error) {
+	s, ok := o.(*appsv1.StatefulSet)
+	if !ok {
+		return o, nil
+	}
+	out := &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion},
+		Spec:       appsv1.StatefulSetSpec{Replicas: s.Spec.Replicas, ServiceName: s.Spec.ServiceName, Ordinals: s.Spec.Ordinals},
+	}
+	out.Spec.Template.Spec.HostNetwork = s.Spec.Template.Spec.HostNetwork
+	if v, ok := s.Spec.Template.Labels[roster.ExcludeLabel]; ok {
+		out.Spec.Template.Labels = map[string]string{roster.ExcludeLabel: v}
+	}
+	return out, nil
+}
+
+func setFact(s *appsv1.StatefulSet) roster.Set {
+	f := roster.Set{Namespace: s.Namespace, Name: s.Name, Service: s.Spec.ServiceName, Count: 1,
+		Excluded: s.Spec.Template.Spec.HostNetwork || s.Spec.Template.Labels[roster.ExcludeLabel] == "true"}
+	if s.Spec.Replicas != nil {
+		f.Count = int(max(0, *s.Spec.Replicas))
+	}
+	if s.Spec.Ordinals != nil {
+		f.First = int(s.Spec.Ordinals.Start)
+	}
+	return f
+}
+
+func applySet(f *roster.Facts, o client.Object, gone bool) bool {
+	s, ok := o.(*appsv1.StatefulSet)
+	if !ok {
+		return false
+	}
+	key := s.Namespace + "/" + s.Name
+	old, had := f.Sets[key]
+	if gone {
+		delete(f.Sets, key)
+		return had
+	}
+	now := setFact(s)
+	f.Sets[key] = now
+	return !had || old != now
+}
+
 func podFact(p *corev1.Pod) *roster.Pod {
 	f := &roster.Pod{
 		UID: string(p.UID), Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, Labels: p.Labels,
@@ -154,6 +201,7 @@ func watch(ctx context.Context, c cache.Cache, namespace string, b *board) error
 		{&corev1.Pod{}, applyPod},
 		{&corev1.Node{}, applyNode},
 		{&corev1.Namespace{}, applyNamespace},
+		{&appsv1.StatefulSet{}, applySet},
 		{&networkingv1.NetworkPolicy{}, applyPolicy},
 		{&corev1.ConfigMap{}, func(f *roster.Facts, o client.Object, gone bool) bool {
 			cm, ok := o.(*corev1.ConfigMap)

@@ -370,3 +370,42 @@ func TestPodsDoNotGetTheClustersOwnAddresses(t *testing.T) {
 		t.Errorf("leases %s", got)
 	}
 }
+
+// An ordinal that was scaled away keeps its address for a day, or a rest if addresses are short; one that is wanted
+// keeps it for ever, with or without its pod.
+func TestScaledAwayOrdinalsKeepTheirAddressesForADay(t *testing.T) {
+	l := newLedgers(fakeClient(interceptor.Funcs{}), "seaway-system", time.Minute, newBoard("c1", ""), quiet)
+	now := time.Now()
+	scaled := func(block string, count int) *roster.Roster {
+		f := payFacts(block)
+		f.Sets["shop/db"] = roster.Set{Namespace: "shop", Name: "db", Count: count}
+		return roster.New(f)
+	}
+	held := func() int { n, _ := l.usage("pay"); return n }
+	l.settle(scaled("10.77.1.0/24", 3), false, now)
+	if held() != 3 {
+		t.Fatalf("%d addresses before the pods are there, want 3", held())
+	}
+	again := l.settle(scaled("10.77.1.0/24", 1), false, now)
+	if held() != 3 || !again.Equal(now.Add(retention)) {
+		t.Errorf("scaled away: %d held, look again at %v, want 3 at %v", held(), again, now.Add(retention))
+	}
+	l.settle(scaled("10.77.1.0/24", 3), false, now.Add(retention-time.Second)) // it comes back: the day starts anew
+	l.settle(scaled("10.77.1.0/24", 1), false, now.Add(retention))
+	if held() != 3 {
+		t.Errorf("%d held, the day did not start anew", held())
+	}
+	l.settle(scaled("10.77.1.0/24", 1), false, now.Add(2*retention+time.Second))
+	if held() != 1 {
+		t.Errorf("%d held after a day, want the wanted one", held())
+	}
+
+	short := newLedgers(fakeClient(interceptor.Funcs{}), "seaway-system", time.Minute, newBoard("c1", ""), quiet)
+	short.settle(scaled("10.77.1.0/30", 4), false, now)
+	f := payFacts("10.77.1.0/30", "a")
+	short.settle(roster.New(f), false, now)
+	short.settle(roster.New(f), false, now.Add(61*time.Second))
+	if n, _ := short.usage("pay"); n > 1 {
+		t.Errorf("%d held a rest later although a pod waits", n)
+	}
+}

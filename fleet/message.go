@@ -56,7 +56,9 @@ type Intent struct {
 	Pods     []Pod     `json:"pods,omitempty"`     // on those slices, in all clusters
 	Services []Service `json:"services,omitempty"` // on all slices that this cluster is in: the names to answer
 	Policies []Policy  `json:"policies,omitempty"` // that select pods on this node
-	Purge    bool      `json:"purge,omitempty"`    // leave: remove every trace from the node and report it
+	// Unsure says that the services are not all known yet: a name that is not among them may exist.
+	Unsure bool `json:"unsure,omitempty"`
+	Purge  bool `json:"purge,omitempty"` // leave: remove every trace from the node and report it
 }
 
 // Policy says who may reach some pods of a node over a slice. It is made by the controller from SlicePolicies and

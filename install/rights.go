@@ -44,6 +44,7 @@ func controllerRights() []client.Object {
 		{APIGroups: core, Resources: []string{"pods", "nodes", "namespaces", "services"}, Verbs: read},
 		{APIGroups: core, Resources: []string{"pods/status"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
+		{APIGroups: []string{"apps"}, Resources: []string{"statefulsets"}, Verbs: read},
 		{APIGroups: disco, Resources: []string{"endpointslices"}, Verbs: write},
 		{APIGroups: mcs, Resources: []string{"serviceexports"}, Verbs: read},
 		{APIGroups: mcs, Resources: []string{"serviceexports/status", "serviceimports/status"}, Verbs: []string{"update", "patch"}},

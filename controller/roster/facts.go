@@ -14,6 +14,7 @@ package roster
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -47,9 +48,11 @@ type Facts struct {
 	Namespaces map[string]map[string]string // name → labels
 	Nodes      map[string]Node
 	Pods       map[string]*Pod // by namespace/name
+	Sets       map[string]Set  // StatefulSets, by namespace/name
 	Policies   []*networkingv1.NetworkPolicy
 	Exports    []fleet.Export
 	Services   []fleet.Service
+	Named      bool                               // Services are known: worked out once, or remembered
 	Leases     map[string]map[string][]netip.Addr // slice → key → addresses, as far as they are written down
 	Leaving    bool
 
@@ -103,6 +106,25 @@ type Pod struct {
 
 	Condition  Condition // seaway.dev/attached as it stands; zero if there is none
 	Annotation string    // seaway.dev/slice-ips as it stands
+}
+
+// Set is a StatefulSet of this cluster: its pods have names, and so addresses, before they are there.
+type Set struct {
+	Namespace string
+	Name      string
+	Service   string // spec.serviceName, under which its pods have their names
+	First     int    // the first ordinal
+	Count     int    // how many pods it is to have
+	Excluded  bool   // its pods are on no slice: on the host's network, or people say so by label
+}
+
+// Pods lists the names of a set's pods, in the order of their ordinals.
+func (s Set) Pods() []string {
+	out := make([]string, s.Count)
+	for i := range out {
+		out[i] = s.Name + "-" + strconv.Itoa(s.First+i)
+	}
+	return out
 }
 
 // Condition is a pod's seaway.dev/attached.

@@ -21,7 +21,8 @@ type Roster struct {
 	slices   map[string]*fleet.Slice    // that this cluster is on, with its namespaces
 	local    []fleet.Pod                // with addresses, sorted
 	refused  map[string]string          // pod → why it is not on its slice: a reason
-	keys     map[string]map[string]bool // slice → ledger keys of pods
+	keys     map[string]map[string]bool // slice → ledger keys of pods, those of StatefulSets before they are there
+	expected map[string][]string        // "namespace/service" → names of its StatefulSets' pods, by set and ordinal
 	hosts    map[string]map[string]bool // node of this cluster → slices whose pods it hosts
 	gateways map[string]bool
 	own      fleet.Cluster                // with all nodes that reported
@@ -51,6 +52,7 @@ func New(f *Facts) *Roster {
 		}
 	}
 	r.join()
+	r.expect()
 	r.enlist()
 	r.gateways = r.chooseGateways()
 	r.muster()
@@ -97,6 +99,24 @@ func (r *Roster) join() {
 		}
 		r.slices[w.Name] = &s
 		r.keys[w.Name] = map[string]bool{}
+	}
+}
+
+// expect has addresses leased for the pods of StatefulSets before they are there: their names are asked for while they
+// start, and a name that is not known yet must not look like one that does not exist.
+func (r *Roster) expect() {
+	r.expected = map[string][]string{}
+	for _, key := range slices.Sorted(maps.Keys(r.f.Sets)) {
+		s := r.f.Sets[key]
+		slice, ok := r.sliceOf[s.Namespace]
+		if !ok || s.Excluded {
+			continue
+		}
+		for _, pod := range s.Pods() {
+			r.keys[slice][s.Namespace+"/"+pod] = true
+			service := s.Namespace + "/" + s.Service
+			r.expected[service] = append(r.expected[service], pod)
+		}
 	}
 }
 
@@ -308,6 +328,9 @@ func (r *Roster) Slices() []fleet.Slice {
 // Keys lists whose addresses are to be leased on a slice now, sorted. Services are not among them.
 func (r *Roster) Keys(slice string) []string { return slices.Sorted(maps.Keys(r.keys[slice])) }
 
+// Wants tells whether a key's addresses are to be leased on a slice now.
+func (r *Roster) Wants(slice, key string) bool { return r.keys[slice][key] }
+
 // Keeps tells whether a key's addresses are to be kept on a slice although no pod has it now: a StatefulSet's pod
 // comes back under its name, so its addresses stay as long as its namespace is on the slice.
 func (r *Roster) Keeps(slice, key string) bool {
@@ -366,14 +389,23 @@ func (r *Roster) InUse(slice string) (ranges []netip.Prefix, addrs map[netip.Add
 	return ranges, addrs
 }
 
-// PodAddrs returns the slice addresses of a pod of this cluster; none if it is on no slice.
+// PodAddrs returns the slice addresses of a pod of this cluster, those of a StatefulSet's also before it is there; none
+// if it is on no slice.
 func (r *Roster) PodAddrs(namespace, name string) []netip.Addr {
-	p := r.f.Pods[namespace+"/"+name]
+	key := namespace + "/" + name
 	slice, ok := r.sliceOf[namespace]
-	if p == nil || !ok || !r.keys[slice][p.Key()] {
+	if p := r.f.Pods[key]; p != nil {
+		key = p.Key()
+	}
+	if !ok || !r.keys[slice][key] {
 		return nil
 	}
-	return r.f.Leases[slice][p.Key()]
+	return r.f.Leases[slice][key]
+}
+
+// Expected lists the pods that StatefulSets give to a service of this cluster, whether they are there or not.
+func (r *Roster) Expected(namespace, service string) []string {
+	return r.expected[namespace+"/"+service]
 }
 
 // Others returns the believed bulletins of the other clusters, by name, and what was refused of them.
@@ -424,6 +456,12 @@ func (r *Roster) Footprint() map[string][]string {
 			if service && pair && r.sliceOf[ns] == slice {
 				out[ns] = append(out[ns], "service "+name+" "+join(leases[key]))
 			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.expected)) {
+		ns, service, _ := strings.Cut(key, "/")
+		for _, pod := range r.expected[key] {
+			out[ns] = append(out[ns], "expected "+service+" "+pod+" "+join(r.PodAddrs(ns, pod)))
 		}
 	}
 	for _, p := range r.local {

@@ -395,3 +395,35 @@ func BenchmarkRoster(b *testing.B) {
 		r.Footprint()
 	}
 }
+
+// A StatefulSet's pods have addresses before they are there, and keep them while they are away.
+func TestStatefulSetsPodsAreExpected(t *testing.T) {
+	f := facts()
+	f.Sets = map[string]roster.Set{
+		"shop/db":   {Namespace: "shop", Name: "db", Service: "dbs", First: 1, Count: 2},
+		"shop/host": {Namespace: "shop", Name: "host", Service: "dbs", Count: 2, Excluded: true},
+		"ops/other": {Namespace: "ops", Name: "other", Service: "dbs", Count: 2},
+	}
+	f.Leases["pay"]["shop/db-1"] = []netip.Addr{addr("10.77.1.9")}
+	r := roster.New(f)
+	if got := fmt.Sprint(r.Keys("pay")); got != "[shop/db-1 shop/db-2 uid-web-0]" {
+		t.Errorf("keys %s", got)
+	}
+	if got := fmt.Sprint(r.Expected("shop", "dbs"), r.PodAddrs("shop", "db-1"), r.Attached("shop", "db-1"), r.Expected("ops", "dbs")); got != "[db-1 db-2] [10.77.1.9] false []" {
+		t.Errorf("expected %s", got)
+	}
+	before := r.Footprint()
+	pod(f, "shop/db-1", "n1", "10.77.1.9").StatefulSet = true
+	r = roster.New(f)
+	if got := fmt.Sprint(r.PodAddrs("shop", "db-1")); got != "[10.77.1.9]" {
+		t.Errorf("the pod that came has %s", got)
+	}
+	f.Sets["shop/db"] = roster.Set{Namespace: "shop", Name: "db", Service: "dbs", First: 1, Count: 1}
+	r = roster.New(f)
+	if r.Wants("pay", "shop/db-2") || !r.Keeps("pay", "shop/db-2") {
+		t.Error("an ordinal that was scaled away is wanted no more, and kept for a while")
+	}
+	if reflect.DeepEqual(before, r.Footprint()) {
+		t.Error("discovery is not told that fewer pods are expected")
+	}
+}

@@ -85,7 +85,7 @@ func (r *Roster) Intent(node string) *fleet.Intent {
 		slices.SortStableFunc(in.Pods, comparePods)
 	}
 	in.Clusters = r.clusters(node)
-	in.Services = r.f.Services
+	in.Services, in.Unsure = r.f.Services, !r.f.Named
 	in.Policies = r.policies[node]
 	return in
 }

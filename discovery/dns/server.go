@@ -78,7 +78,11 @@ type State struct {
 func (s *State) OnIntent(in fleet.Intent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.zone.Store(zone.Build(in.Services, s.zone.Load()))
+	z := zone.Build(in.Services, s.zone.Load())
+	if in.Unsure {
+		z = z.Doubt()
+	}
+	s.zone.Store(z)
 }
 
 // Zone returns the newest zone, nil before the first.

@@ -46,6 +46,9 @@ type Config struct {
 	Families func(slice string) []string
 	// Pod returns a pod's slice addresses, and whether its link to the slice works: traffic is sent to nobody else.
 	Pod func(namespace, name string) (addrs []netip.Addr, attached bool)
+	// Expected returns the names of the pods that StatefulSets give to a service, whether they are there or not; nil for
+	// none.
+	Expected func(namespace, service string) []string
 	// IPs returns the service addresses held here for an import, one per family of the slice, taking them if need be.
 	IPs func(slice, namespace, name string) []netip.Addr
 	// Remote returns what the other clusters export, by cluster; false while that is not known yet.
@@ -102,6 +105,9 @@ func AddToScheme(s *runtime.Scheme) error {
 func New(c client.Client, cfg Config) *Reconciler {
 	if cfg.Direct == nil {
 		cfg.Direct = c
+	}
+	if cfg.Expected == nil {
+		cfg.Expected = func(string, string) []string { return nil }
 	}
 	return &Reconciler{client: c, cfg: cfg,
 		exports:  map[types.NamespacedName]local{},

@@ -39,6 +39,7 @@ type site struct {
 	changes int
 	addrs   map[string][]netip.Addr // namespace/pod → slice addresses
 	links   map[string]bool         // namespace/pod → not attached
+	sets    map[string][]string     // namespace/service → pods that StatefulSets give it
 	dual    bool
 	slices  map[string]string
 }
@@ -94,6 +95,7 @@ func (s *site) restart() {
 		Pod: func(ns, name string) ([]netip.Addr, bool) {
 			return s.addrs[ns+"/"+name], !s.links[ns+"/"+name]
 		},
+		Expected: func(ns, service string) []string { return s.sets[ns+"/"+service] },
 		IPs: func(slice, ns, name string) []netip.Addr {
 			ips := []netip.Addr{netip.MustParseAddr("10.9.255.1"), netip.MustParseAddr("fd00:9::ff01")}
 			if !s.dual {

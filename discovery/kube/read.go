@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcs "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
@@ -52,9 +53,12 @@ func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*mcs.S
 		return nil, local{}, fmt.Errorf("list EndpointSlices of Service %s: %w", key, err)
 	}
 	e := exportOf(object, service, slice)
-	e.Endpoints = endpointsOf(list.Items, service, r.cfg.Cluster, func(pod string) ([]netip.Addr, bool) {
-		return r.cfg.Pod(key.Namespace, pod)
-	})
+	pod := func(name string) ([]netip.Addr, bool) { return r.cfg.Pod(key.Namespace, name) }
+	e.Endpoints = endpointsOf(list.Items, service, r.cfg.Cluster, pod)
+	if e.Headless {
+		like := fleet.Endpoint{Cluster: r.cfg.Cluster, Ports: portsOf(service)}
+		e.Endpoints = withExpected(e.Endpoints, like, r.cfg.Expected(key.Namespace, key.Name), pod)
+	}
 	return object, local{export: e}, nil
 }
 
@@ -136,6 +140,45 @@ func endpointsOf(list []discoveryv1.EndpointSlice, service *corev1.Service, clus
 	slices.SortFunc(out, func(a, b fleet.Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Hostname, b.Hostname))
 	})
+	return out
+}
+
+// withExpected adds the pods that StatefulSets give to a headless service and that Kubernetes does not list, because
+// they are not there yet, or just now not: they keep their names and addresses and are not ready.
+func withExpected(endpoints []fleet.Endpoint, like fleet.Endpoint, expected []string, pod func(name string) ([]netip.Addr, bool)) []fleet.Endpoint {
+	listed := map[string]bool{}
+	for _, e := range endpoints {
+		listed[e.Pod] = true
+	}
+	for _, name := range expected {
+		if listed[name] {
+			continue
+		}
+		listed[name] = true
+		addrs, _ := pod(name)
+		e := like
+		e.Pod, e.Hostname, e.Addrs = name, name, addrs
+		endpoints = append(endpoints, e)
+	}
+	slices.SortFunc(endpoints, func(a, b fleet.Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Hostname, b.Hostname))
+	})
+	return endpoints
+}
+
+// portsOf tells where a Service's pods listen as far as it says so by number; ports that it names are known only once
+// there is a pod.
+func portsOf(service *corev1.Service) map[string]uint16 {
+	out := map[string]uint16{}
+	for _, p := range service.Spec.Ports {
+		switch {
+		case p.TargetPort.Type == intstr.String:
+		case p.TargetPort.IntVal == 0:
+			out[p.Name] = uint16(p.Port)
+		default:
+			out[p.Name] = uint16(p.TargetPort.IntVal)
+		}
+	}
 	return out
 }
 

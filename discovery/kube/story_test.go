@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	mcs "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
@@ -227,6 +228,37 @@ func TestHeadlessStatefulSetKeepsItsNames(t *testing.T) {
 		got = append(got, fmt.Sprint(e.Hostname, e.Addrs, e.Ready))
 	}
 	wantEqual(t, "endpoints", got, []string{"web-0[10.9.1.1] true", "web-1[] false"})
+}
+
+// While a StatefulSet's pods start, restart or move, Kubernetes lists none of them; their names and addresses stay.
+func TestStatefulSetHasItsNamesBeforeItsPods(t *testing.T) {
+	c1, c2 := pair(t)
+	c1.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
+		Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
+			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, TargetPort: intstr.FromInt32(8080)}}}},
+		&mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}})
+	c1.sets = map[string][]string{"shop/web": {"web-0", "web-1", "web-2"}}
+	c1.addrs = map[string][]netip.Addr{"shop/web-0": {netip.MustParseAddr("10.9.1.1")}, "shop/web-1": {netip.MustParseAddr("10.9.1.2")}}
+	names := func() (got []string) {
+		settle(c1, c2)
+		services, _ := c2.r.Services()
+		for _, e := range services[0].Endpoints {
+			got = append(got, fmt.Sprint(e.Hostname, e.Addrs, e.Ready, e.Ports))
+		}
+		return got
+	}
+	none := []string{"web-0[10.9.1.1] false map[http:8080]", "web-1[10.9.1.2] false map[http:8080]", "web-2[] false map[http:8080]"}
+	wantEqual(t, "before the pods", names(), none)
+	es := c1.endpoints("web", "web-0")
+	es.Endpoints[0].Hostname = &es.Endpoints[0].TargetRef.Name
+	c1.addrs["shop/web-0"] = []netip.Addr{netip.MustParseAddr("10.9.1.1")}
+	c1.update(es)
+	wantEqual(t, "one is there", names()[0], "web-0[10.9.1.1] true map[http:8080]")
+	c1.delete(es)
+	wantEqual(t, "it is gone for a moment", names(), none)
+	c1.sets["shop/web"] = []string{"web-0"}
+	c1.r.LocalChanged("shop")
+	wantEqual(t, "scaled down", names(), none[:1])
 }
 
 func TestTrafficGoesOnlyWhereTheLinkWorks(t *testing.T) {

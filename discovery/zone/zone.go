@@ -67,6 +67,7 @@ type Set struct {
 // Zone is a state of all names. A nil Zone is the state before anything is known. A Zone never changes.
 type Zone struct {
 	serial     uint32
+	unsure     bool                // there may be more services than those
 	services   map[string]*service // by "<svc>.<ns>"
 	namespaces map[string]bool
 	reverse    map[string]*Set     // by the whole name
@@ -122,6 +123,14 @@ func Build(services []fleet.Service, old *Zone) *Zone {
 		z.addSpecial(i, apex)
 	}
 	return z
+}
+
+// Doubt returns the zone of somebody who has not heard of all services yet: names of services that it lacks get SERVFAIL
+// instead of NXDOMAIN.
+func (z *Zone) Doubt() *Zone {
+	out := *z
+	out.unsure = true
+	return &out
 }
 
 // add puts the names of one service into the zone. A namespace is on one slice of a cluster, so that a name belongs to
@@ -186,8 +195,12 @@ func (z *Zone) Lookup(name string, qtype uint16) Answer {
 	if z == nil {
 		return Answer{Code: dns.RcodeServerFailure}
 	}
-	n, exists := z.node(strings.TrimSuffix(strings.TrimSuffix(name, apex), "."), i)
+	labels := strings.TrimSuffix(strings.TrimSuffix(name, apex), ".")
+	n, exists := z.node(labels, i)
 	negative := Answer{Authority: z.soa[i]}
+	if !exists && z.unsure && strings.HasSuffix(labels, ".svc") {
+		return Answer{Code: dns.RcodeServerFailure}
+	}
 	if !exists {
 		negative.Code = dns.RcodeNameError
 		return negative

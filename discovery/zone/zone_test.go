@@ -316,3 +316,29 @@ func BenchmarkLookup(b *testing.B) {
 		})
 	}
 }
+
+// Who has not heard of all services yet does not say that one does not exist.
+func TestDoubt(t *testing.T) {
+	sure := Build(fixture(), nil)
+	z := sure.Doubt()
+	for name, want := range map[string]int{
+		"other.shop.svc.clusterset.local.":         dns.RcodeServerFailure,
+		"db-9.c1.db.shop.svc.clusterset.local.":    dns.RcodeServerFailure,
+		"db-0.c1.other.shop.svc.slice.local.":      dns.RcodeServerFailure,
+		"web.shop.svc.clusterset.local.":           dns.RcodeSuccess,
+		"dns-version.clusterset.local.":            dns.RcodeSuccess,
+		"nothing.clusterset.local.":                dns.RcodeNameError,
+		"other.shop.svc.cluster.local.":            dns.RcodeRefused,
+		"_x._tcp.other.shop.svc.clusterset.local.": dns.RcodeServerFailure,
+	} {
+		if got := z.Lookup(name, dns.TypeA).Code; got != want {
+			t.Errorf("%s: %s, want %s", name, dns.RcodeToString[got], dns.RcodeToString[want])
+		}
+	}
+	if sure.Lookup("other.shop.svc.clusterset.local.", dns.TypeA).Code != dns.RcodeNameError {
+		t.Error("the zone that was doubted has changed")
+	}
+	if Build(fixture(), z).Lookup("other.shop.svc.clusterset.local.", dns.TypeA).Code != dns.RcodeNameError {
+		t.Error("the next zone inherits the doubt")
+	}
+}
