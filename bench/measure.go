@@ -32,6 +32,7 @@ type figures struct {
 	RTT99     float64 `json:"rttP99us"`
 	CPUPerGiB float64 `json:"cpuSecondsPerGiB"`  // with one TCP stream; of the generator and of all tunnel processes
 	CPU4      float64 `json:"cpuSecondsPerGiB4"` // with four
+	CPUUDP    float64 `json:"cpuSecondsPerGiBUDP"`
 	Skipped   string  `json:"skipped,omitempty"`
 
 	samples map[string][]float64
@@ -145,6 +146,9 @@ func (o *options) round(v way, s map[string][]float64) error {
 			}
 		case "udp":
 			bytes, err = udp(v, o.each, began, ended)
+			if bytes > 0 {
+				s["cpuudp"] = append(s["cpuudp"], cpu/(float64(bytes)/(1<<30)))
+			}
 		case "rtt":
 			var times []time.Duration
 			if times, err = rtt(v, 1000); err == nil {
@@ -198,7 +202,7 @@ func median(s []float64) float64 {
 func (f *figures) medians() {
 	f.TCP1, f.TCP4, f.UDP = median(f.samples["tcp1"]), median(f.samples["tcp4"]), median(f.samples["udp"])
 	f.RTT50, f.RTT99, f.CPUPerGiB = median(f.samples["p50"]), median(f.samples["p99"]), median(f.samples["cpu"])
-	f.CPU4 = median(f.samples["cpu4"])
+	f.CPU4, f.CPUUDP = median(f.samples["cpu4"]), median(f.samples["cpuudp"])
 }
 
 // bars compares the ways by one TCP stream, or what was measured instead.
@@ -229,14 +233,14 @@ func bars(all map[string]*figures) []bar {
 
 func (o *options) report(all []*figures, bars []bar) error {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "way\t1 TCP\t4 TCP\tUDP 1400 B\tRTT p50\tRTT p99\tCPU per GiB\t(4 TCP)\t")
-	fmt.Fprintln(t, "\tGbit/s\tGbit/s\tGbit/s\tµs\tµs\ts\ts\t")
+	fmt.Fprintln(t, "way\t1 TCP\t4 TCP\tUDP 1400 B\tRTT p50\tRTT p99\tCPU per GiB\t4 TCP\tUDP\t")
+	fmt.Fprintln(t, "\tGbit/s\tGbit/s\tGbit/s\tµs\tµs\ts\ts\ts\t")
 	for _, f := range all {
 		if f.Skipped != "" {
-			fmt.Fprintf(t, "%s\tleft out\t\t\t\t\t\t\t\n", f.Name)
+			fmt.Fprintf(t, "%s\tleft out\t\t\t\t\t\t\t\t\n", f.Name)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%.2f\t%.2f\t\n", f.Name, f.TCP1, f.TCP4, f.UDP, f.RTT50, f.RTT99, f.CPUPerGiB, f.CPU4)
+		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t\n", f.Name, f.TCP1, f.TCP4, f.UDP, f.RTT50, f.RTT99, f.CPUPerGiB, f.CPU4, f.CPUUDP)
 	}
 	t.Flush()
 	for _, b := range bars {

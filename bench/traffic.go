@@ -20,7 +20,7 @@ import (
 // The traffic generator: it runs in this process, with its sockets in the ways' namespaces.
 const (
 	streamChunk = 256 << 10 // bytes per write and read of a TCP stream
-	datagram    = 1400      // bytes of UDP payload
+	datagram    = 1400 - 28 // bytes of UDP payload: packets of 1400 bytes, which all ways carry unfragmented
 	udpBatch    = 32        // datagrams per system call
 	udpWindow   = 256       // datagrams on the way at once
 	warmUp      = 300 * time.Millisecond

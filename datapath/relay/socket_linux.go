@@ -20,7 +20,8 @@ import (
 
 // The socket layer: one UDP socket per family. What wireguard-go's StdNetBind does, but receiving into its own large
 // buffers and sending by scatter and gather, so that a packet that passes through is copied by the kernel only, and a
-// train of packets that the kernel had joined (GRO) leaves as a train (GSO).
+// train of packets that the kernel had joined (GRO) leaves as a train (GSO). Its system calls never block and do not tell
+// the Go runtime: package tun says why.
 const (
 	readBatch     = 8       // trains per recvmmsg
 	trainSize     = 1 << 16 // bytes
@@ -196,7 +197,7 @@ func (r *trainReader) recvmmsg(fd uintptr) bool {
 		r.hdrs[i].hdr.Flags = 0
 	}
 	for {
-		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), readBatch, unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), readBatch, unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
 			r.n, r.err = int(n), nil
@@ -299,7 +300,7 @@ func newWriter() *writer {
 
 func (w *writer) sendmmsg(fd uintptr) bool {
 	for w.at < w.n {
-		n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.hdrs[w.at])), uintptr(w.n-w.at), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.hdrs[w.at])), uintptr(w.n-w.at), unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
 			w.at += int(n)

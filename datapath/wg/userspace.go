@@ -2,20 +2,16 @@ package wg
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
@@ -333,92 +329,4 @@ func diffPeers(have map[fleet.Key]PeerStat, want []plan.Peer) (text string, chan
 		}
 	}
 	return b.String(), changes
-}
-
-// link is a TUN link in another network namespace. WireGuard asks a [tun.Device] for its MTU and name by calls that
-// only work in the link's own namespace, and watches it by a netlink socket; here both are known without.
-type link struct {
-	tun.Device
-	name   string
-	mtu    atomic.Int64
-	events chan tun.Event
-
-	mu     sync.Mutex
-	closed bool // and events too
-}
-
-func newLink(want plan.Device) (tun.Device, nsID, error) {
-	ns, id, err := namespace(want.NetNS)
-	if err != nil {
-		return nil, nsID{}, err
-	}
-	defer ns.Close()
-	fd, err := openTUN(ns, want.Link)
-	if err != nil {
-		return nil, nsID{}, err
-	}
-	t, name, err := tun.CreateUnmonitoredTUNFromFD(fd)
-	if err != nil {
-		unix.Close(fd)
-		return nil, nsID{}, fmt.Errorf("link %s: %w", want.Link, err)
-	}
-	l := &link{Device: t, name: name, events: make(chan tun.Event, 4)}
-	l.mtu.Store(int64(want.MTU))
-	return l, id, nil
-}
-
-func (l *link) dress(want plan.Device) (changes int, err error) {
-	ns, _, err := namespace(want.NetNS)
-	if err != nil {
-		return 0, err
-	}
-	defer ns.Close()
-	if changes, err = dressLink(ns, want); err != nil {
-		return changes, err
-	}
-	if l.mtu.Swap(int64(want.MTU)) != int64(want.MTU) {
-		l.tell(tun.EventMTUUpdate)
-	}
-	return changes, nil
-}
-
-func (l *link) tell(e tun.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.closed {
-		l.events <- e // WireGuard reads it until closed
-	}
-}
-
-// unpersist makes the link go when the device is closed.
-func (l *link) unpersist() {
-	raw, err := l.File().SyscallConn()
-	if err != nil {
-		return // closed already
-	}
-	_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 0) })
-}
-
-// MTU implements [tun.Device].
-func (l *link) MTU() (int, error) { return int(l.mtu.Load()), nil }
-
-// Name implements [tun.Device].
-func (l *link) Name() (string, error) { return l.name, nil }
-
-// Events implements [tun.Device].
-func (l *link) Events() <-chan tun.Event { return l.events }
-
-// Close implements [tun.Device].
-func (l *link) Close() error {
-	l.mu.Lock()
-	if !l.closed {
-		l.closed = true
-		close(l.events)
-	}
-	l.mu.Unlock()
-	err := l.Device.Close()
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
 }
