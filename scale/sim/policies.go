@@ -69,7 +69,9 @@ type Static struct {
 func (s Static) Name() string { return s.Label }
 
 // Decide implements scale.Policy.
-func (s Static) Decide(scale.Input) scale.Decision { return scale.Decision{Replicas: s.Pods, Why: "fixed"} }
+func (s Static) Decide(scale.Input) scale.Decision {
+	return scale.Decision{Replicas: s.Pods, Why: "fixed"}
+}
 
 // staticFor is what somebody would set who knew the load: enough for 99.9 % of its seconds at 80 %.
 func staticFor(c Config, l *trace.Load) int {
