@@ -66,6 +66,16 @@ conformance: ## The standard's own suite against the lab: SUITE=FILE (its compil
 	@$(MAKE) --no-print-directory build
 	@SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/conformance -version $(VERSION) -suite '$(SUITE)' $(if $(RUNS),-runs $(RUNS)) $(if $(OUT),-out '$(OUT)') $(if $(FOCUS),-focus '$(FOCUS)')
 
+RUNS ?=
+.PHONY: postgres etcd
+postgres: ## PostgreSQL over three clusters loses nothing; RUNS=20 rounds, OUT=FILE for JSON
+	@./.ci/prepare
+	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),20) OUT=$(OUT) $(MAKE) --no-print-directory e2e STORY=postgres
+
+etcd: ## etcd over three clusters stays linearizable; RUNS=18 rounds, OUT=FILE for JSON
+	@./.ci/prepare
+	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),18) OUT=$(OUT) $(MAKE) --no-print-directory e2e STORY=etcd
+
 demo: ## From nothing to an application across three real clusters
 	@./.ci/prepare
 	@$(MAKE) --no-print-directory build

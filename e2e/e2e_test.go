@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ import (
 //	SEAWAY_LAB_BIN       the lab's
 //	SEAWAY_IMAGE         the image to install, which is in the nodes already
 //	OUT                  write the results as JSON to this file
+//	RUNS, FAULTS         $RUNS (1) and $FAULTS (a few short ones) in stories that play many rounds
 func TestStory(t *testing.T) {
 	if os.Getenv("SEAWAY_E2E") != "1" {
 		t.Skip("SKIPPED: stories start real clusters; SEAWAY_E2E=1 plays them (or make e2e)")
@@ -52,6 +55,13 @@ func TestStory(t *testing.T) {
 	e := &story.Engine{
 		Stage: s, Out: os.Stdout, Poll: 300 * time.Millisecond, Limit: 6 * time.Minute, Keep: keep,
 		Artefacts: filepath.Join(cache, "seaway", "e2e", "artefacts"),
+	}
+	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
+	e.Vars["ETCD_ROUNDS"] = cmp.Or(os.Getenv("RUNS"), "3") // each kind of fault once
+	if n, err := strconv.Atoi(e.Vars["RUNS"]); err != nil || n < 1 {
+		t.Fatalf("RUNS=%s: want how often", e.Vars["RUNS"])
+	} else if n > 1 || os.Getenv("FAULTS") != "" {
+		e.Limit = 12 * time.Hour // of many rounds, each has limits of its own
 	}
 	files, err := story.Find("stories")
 	if err != nil {

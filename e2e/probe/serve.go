@@ -66,7 +66,7 @@ func serveTCP() error {
 		}
 		go func() {
 			defer c.Close()
-			for in := bufio.NewScanner(c); in.Scan(); {
+			for in := bufio.NewScanner(c); in.Scan(); { // of at most 64 KiB
 				if _, err := fmt.Fprint(c, answer("tcp", c.LocalAddr(), c.RemoteAddr())); err != nil {
 					return
 				}
@@ -90,6 +90,9 @@ func serveUDP() error {
 			continue // the sniffer's business; an answer to a forged source would only be noise
 		}
 		text := []byte(answer("udp", c.LocalAddr(), from))
+		if n > 0 && buf[0] == '#' { // a question that wants to be told from others
+			text = append(append(bytes.Clone(buf[:n]), ' '), text...)
+		}
 		if n > len(text) { // as long as the question
 			text = append(text, bytes.Repeat([]byte{'.'}, n-len(text))...)
 		}

@@ -36,11 +36,12 @@ import (
 // Engine plays stories on a stage.
 type Engine struct {
 	Stage     *stage.Stage
-	Artefacts string        // folder for post-mortems
-	Out       io.Writer     // told line by line while a story goes
-	Poll      time.Duration // between two looks at a condition
-	Limit     time.Duration // for one story
-	Keep      bool          // leave what a failed story made, to look at
+	Artefacts string            // folder for post-mortems
+	Out       io.Writer         // told line by line while a story goes
+	Poll      time.Duration     // between two looks at a condition
+	Limit     time.Duration     // for one story
+	Keep      bool              // leave what a failed story made, to look at
+	Vars      map[string]string // $NAME in stories: RUNS, FAULTS
 
 	Results []Result
 }
@@ -51,6 +52,7 @@ type Result struct {
 	Passed   bool      `json:"passed"`
 	Seconds  float64   `json:"seconds"`
 	Measures []Measure `json:"measures,omitempty"`
+	Records  []any     `json:"records,omitempty"` // each round of a verb that plays many
 	Said     []string  `json:"said,omitempty"`
 	Failure  string    `json:"failure,omitempty"`
 }
@@ -82,7 +84,7 @@ func (e *Engine) Play(t T, file string) {
 		cancel()
 		r.Passed = !shim.failed
 		r.Seconds = round(time.Since(start).Seconds())
-		r.Measures, r.Said, r.Failure = p.measures, p.said, p.failure
+		r.Measures, r.Records, r.Said, r.Failure = p.measures, p.records, p.said, p.failure
 		e.Results = append(e.Results, r)
 		e.tell("%-8s %s (%.1f s)", map[bool]string{true: "passed", false: "FAILED"}[r.Passed], name, r.Seconds)
 	}()
@@ -110,6 +112,7 @@ type play struct {
 	remembered map[string]string
 	running    map[string]*running
 	measures   []Measure
+	records    []any
 	said       []string
 	failure    string
 	dirty      bool // something was made that must be removed
@@ -119,6 +122,9 @@ type play struct {
 func (p *play) begin(env *testscript.Env) error {
 	env.Defer(p.end)
 	env.Setenv("IMAGE", p.stage.Image)
+	for name, value := range p.engine.Vars {
+		env.Setenv(name, value)
+	}
 	return nil
 }
 
