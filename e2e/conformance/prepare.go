@@ -17,11 +17,12 @@ import (
 // wanted are the images that the suite asks for. Their tools are Debian's; ours is only the packing.
 var wanted = []string{"alpine/socat:1.7.4.4", "nicolaka/netshoot:v0.15"}
 
-// tools are the programs in both images, by the path they have there. A shell and its small tools come from busybox.
-var tools = map[string]string{"/usr/bin/socat": "/usr/bin/socat", "/bin/nc": "/bin/nc.openbsd"}
+// tools are the programs in both images, by the path they have there. Small tools come from busybox; the shell does not,
+// because busybox's takes its own nc before the one in the path.
+var tools = map[string]string{"/usr/bin/socat": "/usr/bin/socat", "/bin/nc": "/bin/nc.openbsd", "/bin/sh": "/bin/dash"}
 
 // applets are what the suite's scripts call of busybox.
-var applets = []string{"sh", "grep", "awk", "tr", "sleep", "echo", "tail", "nslookup", "env", "cat", "ls", "ip", "wget", "ping"}
+var applets = []string{"grep", "awk", "tr", "sleep", "echo", "tail", "nslookup", "env", "cat", "ls", "ip", "wget", "ping"}
 
 // images builds the suite's images and puts them into the nodes of its clusters.
 func (r *run) images(ctx context.Context) error {
