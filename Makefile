@@ -13,7 +13,7 @@ LAB      := $(CACHE)/bin/seaway-lab
 STORY    ?=
 OUT      ?=
 
-.PHONY: help build unit netns fuzz lint generate test e2e conformance demo demo-down bench lab-up lab-down
+.PHONY: help build unit netns fuzz lint generate test e2e conformance demo demo-down bench bench-dns lab-up lab-down
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,6 +87,11 @@ demo-down: ## Take the demo's clusters away
 bench: ## Side by side: veth, VXLAN, WireGuard, OpenVPN, Seaway; OUT=FILE for JSON
 	@./.ci/prepare
 	$(GO) run ./bench $(if $(OUT),-out $(OUT))
+
+bench-dns: build ## Seaway's DNS and CoreDNS side by side under dnsperf; OUT=FILE for JSON
+	@./.ci/prepare
+	$(LAB) setup
+	$(GO) run ./bench/dns $(if $(OUT),-out $(OUT))
 
 lab-up: build ## Only the clusters
 	$(LAB) up

@@ -14,23 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// udpReader lets a server have only so many queries in hand: the library starts a goroutine for each, and a flood should
-// fill the socket's buffer and nothing else.
-type udpReader struct {
-	dns.Reader
-	inHand chan struct{}
-}
-
-// ReadUDP waits until there is room for one more query and reads it.
-func (r *udpReader) ReadUDP(c *net.UDPConn, timeout time.Duration) ([]byte, *dns.SessionUDP, error) {
-	r.inHand <- struct{}{}
-	m, session, err := r.Reader.ReadUDP(c, timeout)
-	if err != nil {
-		<-r.inHand
-	}
-	return m, session, err
-}
-
 // tcpReader ends connections over which garbage comes.
 type tcpReader struct {
 	dns.Reader

@@ -18,6 +18,7 @@ var protos = [2]string{protoUDP: "udp", protoTCP: "tcp"}
 // metrics counts what happens.
 type metrics struct {
 	responses *prometheus.CounterVec
+	counters  [2]map[int]prometheus.Counter // of responses with the usual codes
 	dropped   [2]prometheus.Counter
 	truncated prometheus.Counter
 	failed    prometheus.Counter
@@ -43,8 +44,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Help: "Messages that were no DNS queries and got no response."}, []string{"proto"})
 	for p, proto := range protos {
 		m.dropped[p] = dropped.WithLabelValues(proto)
+		m.counters[p] = map[int]prometheus.Counter{}
 		for _, code := range usual {
-			m.responses.WithLabelValues(proto, codeName(code))
+			m.counters[p][code] = m.responses.WithLabelValues(proto, codeName(code))
 		}
 	}
 	if reg == nil {
@@ -67,5 +69,9 @@ func codeName(code int) string {
 }
 
 func (m *metrics) response(proto, code int) {
+	if c := m.counters[proto][code]; c != nil {
+		c.Inc()
+		return
+	}
 	m.responses.WithLabelValues(protos[proto], codeName(code)).Inc()
 }

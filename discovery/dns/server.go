@@ -1,9 +1,10 @@
 // Package dns answers the names of a zone on a node, by UDP and TCP: an authoritative server for clusterset.local and
 // its alias, which the cluster's own DNS forwards to. It refuses all other names.
 //
-// Messages and server are those of github.com/miekg/dns. A query is answered from the current [zone.Zone], whose records
-// are shared by all answers: nothing is locked, and no query makes another one wait. Only so many are in hand at a time,
-// so that a flood fills the socket's buffer and nothing else. Responses by UDP are at most 1232 bytes (512 without
+// Messages, and the server for TCP, are those of github.com/miekg/dns. A query is answered from the current [zone.Zone],
+// whose records are shared by all answers: nothing is locked. By UDP, responses to questions that were asked before are
+// sent again as they were packed, until there is another zone; and only so many are in hand at a time, so that a flood
+// fills the socket's buffer and nothing else. Responses by UDP are at most 1232 bytes (512 without
 // EDNS); longer ones are cut at a record and marked, so that the client asks again by TCP.
 package dns
 
@@ -33,17 +34,13 @@ const DefaultPort = 5453
 // headerLen is how long the shortest DNS message is, bytes.
 const headerLen = 12
 
-// Limits: queries by UDP in hand at a time on an address; connections at a time over all addresses (more are closed at
-// once), how long one may be idle (RFC 7766 §6.2.3 asks for seconds), and how long it may take no response.
+// Limits: connections at a time over all addresses (more are closed at once), how long one may be idle (RFC 7766 §6.2.3
+// asks for seconds), and how long it may take no response.
 const (
-	maxInHand = 256
-	maxConns  = 512
-	idle      = 10 * time.Second
-	patience  = 2 * time.Second
+	maxConns = 512
+	idle     = 10 * time.Second
+	patience = 2 * time.Second
 )
-
-// largestQuery by UDP, bytes: a longer one is cut and so malformed.
-const largestQuery = 4096
 
 // Pauses between attempts to listen where something is in the way: the first, which doubles, and the longest.
 const (
@@ -189,7 +186,7 @@ func (s *server) serve(ctx context.Context, a netip.AddrPort, up func()) error {
 	}
 	up()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return run(ctx, s.udp(c)) })
+	g.Go(func() error { return s.serveUDP(ctx, c.(*net.UDPConn)) })
 	g.Go(func() error {
 		tcp := s.tcp(&listener{Listener: l, ctx: ctx, log: s.cfg.Log, slots: s.slots, refused: s.metrics.refused})
 		return run(ctx, tcp)
@@ -218,27 +215,17 @@ func run(ctx context.Context, srv *dns.Server) error {
 	}
 }
 
-// udp makes the server of a UDP socket.
-func (s *server) udp(c net.PacketConn) *dns.Server {
-	inHand := make(chan struct{}, maxInHand)
-	srv := &dns.Server{PacketConn: c, UDPSize: largestQuery}
-	srv.DecorateReader = func(r dns.Reader) dns.Reader { return &udpReader{r, inHand} }
-	s.handle(srv, protoUDP, func() { <-inHand })
-	return srv
-}
-
 // tcp makes the server of a TCP listener. A connection's queries are answered one by one (RFC 7766 lets a client send
 // the next before the answer).
 func (s *server) tcp(l net.Listener) *dns.Server {
 	srv := &dns.Server{Listener: l, ReadTimeout: idle, IdleTimeout: func() time.Duration { return idle }, MaxTCPQueries: -1}
 	srv.DecorateReader = func(r dns.Reader) dns.Reader { return &tcpReader{r, s.metrics.dropped[protoTCP]} }
-	s.handle(srv, protoTCP, func() {})
+	s.handle(srv, protoTCP)
 	return srv
 }
 
-// handle gives a server what to do with messages. done is called once for each: the library promises that whatever its
-// reader read is accepted and then handled or found invalid, or is not accepted.
-func (s *server) handle(srv *dns.Server, proto int, done func()) {
+// handle gives a server what to do with messages.
+func (s *server) handle(srv *dns.Server, proto int) {
 	srv.MsgAcceptFunc = func(h dns.Header) dns.MsgAcceptAction {
 		action := accept(h)
 		switch action {
@@ -251,7 +238,6 @@ func (s *server) handle(srv *dns.Server, proto int, done func()) {
 		case dns.MsgRejectNotImplemented:
 			s.metrics.response(proto, dns.RcodeNotImplemented)
 		}
-		done()
 		return action
 	}
 	srv.MsgInvalidFunc = func(m []byte, _ error) {
@@ -260,10 +246,8 @@ func (s *server) handle(srv *dns.Server, proto int, done func()) {
 		} else {
 			s.metrics.response(proto, dns.RcodeFormatError)
 		}
-		done()
 	}
 	srv.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		defer done()
 		r := respond(q, s.current(), proto == protoUDP)
 		s.metrics.response(proto, r.Rcode)
 		if r.Truncated {
