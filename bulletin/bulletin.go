@@ -45,16 +45,20 @@ func Encode(b *fleet.Bulletin) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bulletin of %s: %w", b.Cluster, err)
 	}
+	return packed(b.Cluster, plain)
+}
+
+func packed(cluster string, plain []byte) ([]byte, error) {
 	if len(plain) > MaxPlain {
 		return nil, fmt.Errorf("%w: %d bytes unpacked, limit %d", ErrTooLarge, len(plain), MaxPlain)
 	}
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
 	if _, err := z.Write(plain); err != nil {
-		return nil, fmt.Errorf("pack bulletin of %s: %w", b.Cluster, err)
+		return nil, fmt.Errorf("pack bulletin of %s: %w", cluster, err)
 	}
 	if err := z.Close(); err != nil {
-		return nil, fmt.Errorf("pack bulletin of %s: %w", b.Cluster, err)
+		return nil, fmt.Errorf("pack bulletin of %s: %w", cluster, err)
 	}
 	if out.Len() > MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes packed, limit %d", ErrTooLarge, out.Len(), MaxSize)
@@ -65,6 +69,24 @@ func Encode(b *fleet.Bulletin) ([]byte, error) {
 // Decode reads a bulletin from its wire form. It refuses what is too large, what a newer Seaway wrote in a newer
 // version, and anything after the end. Unknown fields are passed over: a newer Seaway may add some within a version.
 func Decode(packed []byte) (*fleet.Bulletin, error) {
+	plain, err := unpacked(packed)
+	if err != nil {
+		return nil, err
+	}
+	if err := readable(plain); err != nil {
+		return nil, err
+	}
+	b := new(fleet.Bulletin)
+	if err := json.Unmarshal(plain, b); err != nil {
+		return nil, fmt.Errorf("read bulletin: %w", err)
+	}
+	if err := Limits(b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func unpacked(packed []byte) ([]byte, error) {
 	if len(packed) > MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes packed, limit %d", ErrTooLarge, len(packed), MaxSize)
 	}
@@ -79,27 +101,26 @@ func Decode(packed []byte) (*fleet.Bulletin, error) {
 	if len(plain) > MaxPlain {
 		return nil, fmt.Errorf("%w: more than %d bytes unpacked", ErrTooLarge, MaxPlain)
 	}
+	return plain, nil
+}
+
+// readable refuses what a newer Seaway wrote in a newer version.
+func readable(plain []byte) error {
 	var v struct {
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(plain, &v); err != nil {
-		return nil, fmt.Errorf("read bulletin: %w", err)
+		return fmt.Errorf("read bulletin: %w", err)
 	}
 	if v.Version < 1 || v.Version > fleet.WireVersion {
-		return nil, fmt.Errorf("bulletin of version %d, this Seaway reads up to %d; upgrade this cluster's Seaway",
+		return fmt.Errorf("bulletin of version %d, this Seaway reads up to %d; upgrade this cluster's Seaway",
 			v.Version, fleet.WireVersion)
 	}
-	b := new(fleet.Bulletin)
-	if err := json.Unmarshal(plain, b); err != nil {
-		return nil, fmt.Errorf("read bulletin: %w", err)
-	}
-	if err := limits(b); err != nil {
-		return nil, err
-	}
-	return b, nil
+	return nil
 }
 
-func limits(b *fleet.Bulletin) error {
+// Limits refuses a bulletin that lists more than any cluster can have.
+func Limits(b *fleet.Bulletin) error {
 	endpoints := 0
 	for i := range b.Exports {
 		endpoints += len(b.Exports[i].Endpoints)

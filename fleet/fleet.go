@@ -50,8 +50,9 @@ type Node struct {
 	Addrs   []netip.Addr   `json:"addrs,omitempty"` // underlay addresses, the preferred one first
 	Port    uint16         `json:"port,omitempty"`  // the node's one UDP port
 	Gateway bool           `json:"gateway,omitempty"`
-	MTU     int            `json:"mtu,omitempty"`  // of its underlay link, bytes
-	Keys    map[string]Key `json:"keys,omitempty"` // slice name → public key
+	Carrier bool           `json:"carrier,omitempty"` // carries bulletins to other clusters over the management slice
+	MTU     int            `json:"mtu,omitempty"`     // of its underlay link, bytes
+	Keys    map[string]Key `json:"keys,omitempty"`    // slice name → public key
 }
 
 // ID names a node in the whole fleet: "cluster/node".
@@ -132,6 +133,9 @@ type Endpoint struct {
 	Rank int `json:"-"`
 }
 
+// ID names an endpoint among those of one service.
+func (e Endpoint) ID() string { return e.Cluster + "/" + e.Pod + "/" + e.Hostname }
+
 // Export is a service that a cluster offers to the slice of its namespace (an MCS ServiceExport and its Service).
 type Export struct {
 	Namespace string     `json:"namespace"`
@@ -150,6 +154,9 @@ type Export struct {
 	Labels                map[string]string `json:"labels,omitempty"`      // spec.exportedLabels
 	Annotations           map[string]string `json:"annotations,omitempty"` // spec.exportedAnnotations
 }
+
+// Key returns "namespace/name".
+func (e Export) Key() string { return e.Namespace + "/" + e.Name }
 
 // Service is an import as one cluster sees it: the exports of one name merged by MCS's rules, with the addresses
 // handed out here.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Key is a WireGuard public key (Curve25519). Private keys have no type here: no message can carry one.
+// Key is a public key of 32 bytes: WireGuard's (Curve25519) or, where it says signer, Ed25519's. Private keys have no type here: no message can carry one.
 type Key [32]byte
 
 // ParseKey reads a key in the base64 form that WireGuard's tools print.

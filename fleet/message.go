@@ -29,6 +29,34 @@ type Bulletin struct {
 	// Demand is how many addresses of each family the cluster needs on a slice: those in use or reserved, those at
 	// rest, and those that pods and services wait for. The hub adds blocks by it.
 	Demand map[string]int `json:"demand,omitempty"`
+	// Signer is the Ed25519 public key with which the cluster signs what it says. The hub, which knows from whom it
+	// has this bulletin, publishes it in the Cluster's status; what a bulletin itself says of it proves nothing.
+	Signer Key `json:"signer,omitzero"`
+}
+
+// BulletinDelta is what changed in a bulletin since its Rev was Base. Lists hold what is new or different; the Gone
+// lists name what is no more.
+type BulletinDelta struct {
+	Version int    `json:"version"` // WireVersion of the writer
+	Cluster string `json:"cluster"`
+	Epoch   uint64 `json:"epoch"`
+	Rev     uint64 `json:"rev"`
+	Base    uint64 `json:"base"` // the Rev, of the same epoch, on which it builds
+
+	Head        *Bulletin     `json:"head,omitempty"` // the bulletin without its lists, if that changed
+	Nodes       []Node        `json:"nodes,omitempty"`
+	NodesGone   []string      `json:"nodesGone,omitempty"` // names
+	Pods        []Pod         `json:"pods,omitempty"`
+	PodsGone    []string      `json:"podsGone,omitempty"` // namespace/name
+	Exports     []ExportDelta `json:"exports,omitempty"`
+	ExportsGone []string      `json:"exportsGone,omitempty"` // namespace/name
+}
+
+// ExportDelta is a new or changed export: everything but the endpoints whole, of the endpoints those that are new or
+// different.
+type ExportDelta struct {
+	Export
+	Gone []string `json:"gone,omitempty"` // endpoints that are no more, by Endpoint.ID
 }
 
 // Newer tells whether b is to replace old.
@@ -57,8 +85,50 @@ type Intent struct {
 	Services []Service `json:"services,omitempty"` // on all slices that this cluster is in: the names to answer
 	Policies []Policy  `json:"policies,omitempty"` // that select pods on this node
 	// Unsure says that the services are not all known yet: a name that is not among them may exist.
-	Unsure bool `json:"unsure,omitempty"`
-	Purge  bool `json:"purge,omitempty"` // leave: remove every trace from the node and report it
+	Unsure bool   `json:"unsure,omitempty"`
+	Purge  bool   `json:"purge,omitempty"` // leave: remove every trace from the node and report it
+	Carry  *Carry `json:"carry,omitempty"` // set on nodes that carry bulletins to other clusters
+}
+
+// Carry is what a node needs to know to carry bulletins: with whom to exchange them over the management slice, and
+// whose signatures to believe.
+type Carry struct {
+	Signers map[string]Key `json:"signers,omitempty"` // cluster → the public key it signs with
+	Peers   []CarryPeer    `json:"peers,omitempty"`   // carriers of other clusters, sorted by ID
+}
+
+// CarryPeer is a carrier of another cluster. Of each two, one dials.
+type CarryPeer struct {
+	Cluster string `json:"cluster"`
+	Node    string `json:"node"`
+	Dial    bool   `json:"dial,omitempty"`  // this node dials it
+	Spare   int    `json:"spare,omitempty"` // 0: dialled always; others of its cluster, in this order, if that fails
+}
+
+// ID names the carrier in the whole fleet: "cluster/node".
+func (p CarryPeer) ID() string { return p.Cluster + "/" + p.Node }
+
+// IntentDelta is what changed in a node's intent since its Rev was Base. Lists hold what is new or different; the Gone
+// lists name what is no more.
+type IntentDelta struct {
+	Version int    `json:"version"`
+	Epoch   uint64 `json:"epoch"`
+	Rev     uint64 `json:"rev"`
+	Base    uint64 `json:"base"` // the Rev, of the same epoch, on which it builds; never 0
+	Node    string `json:"node"`
+
+	Head         *Intent        `json:"head,omitempty"` // the intent without its pods and services, if that changed
+	Pods         []Pod          `json:"pods,omitempty"`
+	PodsGone     []Pod          `json:"podsGone,omitempty"` // their names alone
+	Services     []ServiceDelta `json:"services,omitempty"`
+	ServicesGone []string       `json:"servicesGone,omitempty"` // namespace/name
+}
+
+// ServiceDelta is a new or changed service: everything but the endpoints whole, of the endpoints those that are new or
+// different.
+type ServiceDelta struct {
+	Service
+	Gone []string `json:"gone,omitempty"` // endpoints that are no more, by Endpoint.ID
 }
 
 // Policy says who may reach some pods of a node over a slice. It is made by the controller from SlicePolicies and
@@ -100,7 +170,17 @@ type Report struct {
 	Attachments []Attachment   `json:"attachments,omitempty"`
 	Peers       []PeerState    `json:"peers,omitempty"`
 	Problems    []Problem      `json:"problems,omitempty"`
-	Purged      bool           `json:"purged,omitempty"` // nothing of Seaway is left on the node
+	Purged      bool           `json:"purged,omitempty"`   // nothing of Seaway is left on the node
+	Carrying    []CarryState   `json:"carrying,omitempty"` // on a node that carries bulletins: how that goes, sorted by peer
+}
+
+// CarryState is how a carrier of bulletins gets on with another one.
+type CarryState struct {
+	Peer    string         `json:"peer"` // cluster/node
+	Up      bool           `json:"up"`   // they exchange bulletins now
+	Since   time.Time      `json:"since,omitzero"`
+	Error   string         `json:"error,omitempty"`   // why not
+	Refused map[string]int `json:"refused,omitempty"` // what was not taken from it, by reason: see bulletin.Reason
 }
 
 // Attachment is the state of one pod's link to its slice.

@@ -71,4 +71,12 @@ type MemberState struct {
 	Pods    int       `json:"pods"`
 	Exports int       `json:"exports"`
 	Refused int       `json:"refused,omitempty"` // entries of its bulletin that were not true to what it was given
+	// Way is how its bulletin came last: "direct" over the management slice, "via CLUSTER" carried by a third one, or
+	// "hub" through its mailbox there.
+	Way string `json:"way,omitempty"`
+	// Direct counts the nodes of this cluster that exchange bulletins with one of its now.
+	Direct int `json:"direct"`
+	// Refusals are what its carriers sent and was not taken, by reason (see bulletin.Reason), since the carriers here
+	// started. A cluster that behaves has none.
+	Refusals map[string]int `json:"refusals,omitempty"`
 }
