@@ -188,7 +188,7 @@ func seconds(d time.Duration) *int32 {
 	return &s
 }
 
-// begin looks at what the mailbox holds, so that the new epoch is later than any that was ever written.
+// begin looks at what the mailbox holds, so that this replica's numbers are later than any that were ever written.
 func (h *hubSession) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hubTimeout)
 	defer cancel()
@@ -200,7 +200,7 @@ func (h *hubSession) begin(ctx context.Context) error {
 	if err != nil {
 		seen = nil // empty yet, or damaged: it will be written over
 	}
-	h.l.mailbox.begin(time.Now(), seen)
+	h.l.mailbox.begin(seen)
 	return nil
 }
 
@@ -255,6 +255,7 @@ func (h *hubSession) readIntent(ctx context.Context) {
 	}
 	members := memberFacts(clusters.Items)
 	wishes := wishFacts(list.Items, members)
+	h.l.carry.setMembers(members)
 	h.l.board.edit(func(f *roster.Facts) bool {
 		if reflect.DeepEqual(f.Members, members) && reflect.DeepEqual(f.Slices, wishes) {
 			return false
@@ -300,13 +301,7 @@ func (h *hubSession) readBulletin(o any, gone bool) {
 		return
 	}
 	h.l.meters.bulletins.WithLabelValues("taken").Inc()
-	h.l.board.edit(func(f *roster.Facts) bool {
-		if !b.Newer(f.Bulletins[cluster]) {
-			return false
-		}
-		f.Bulletins[cluster] = b
-		return true
-	})
+	h.l.carry.fromHub(cluster, b, wire, cm.BinaryData[place.SignatureKey])
 }
 
 // prune forgets the bulletins of clusters that left the fleet.
@@ -322,36 +317,42 @@ func (h *hubSession) prune(context.Context) {
 	})
 }
 
-// write sends the bulletin whenever it changed.
+// write sends the bulletin whenever it changed, at the mailbox's pace.
 func (h *hubSession) write(ctx context.Context) error {
+	var last time.Time
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-h.l.mailbox.wake:
+		case <-timer.C:
 		}
-		wire := h.l.mailbox.take()
-		if wire == nil {
+		if wait := time.Until(last.Add(h.l.mailbox.pace())); wait > 0 {
+			timer.Reset(wait)
 			continue
 		}
-		if err := h.send(ctx, wire); err != nil {
+		letter := h.l.mailbox.take()
+		if letter == nil {
+			continue
+		}
+		if err := h.send(ctx, letter); err != nil {
 			return err
 		}
-		h.l.mailbox.done(wire)
+		last = time.Now()
+		h.l.mailbox.done(letter)
 		h.l.mailbox.kick() // for what changed meanwhile
 		h.l.meters.bulletins.WithLabelValues("sent").Inc()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(h.l.mailbox.pace(len(wire))):
-		}
 	}
 }
 
-func (h *hubSession) send(ctx context.Context, wire []byte) error {
+func (h *hubSession) send(ctx context.Context, letter *bulletin.Letter) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*hubTimeout)
 	defer cancel()
-	patch, err := json.Marshal(map[string]any{"binaryData": map[string][]byte{bulletin.Name: wire}})
+	patch, err := json.Marshal(map[string]any{"binaryData": map[string][]byte{
+		bulletin.Name: letter.Body, place.SignatureKey: letter.Sig[:],
+	}})
 	if err != nil {
 		return fmt.Errorf("write bulletin: %w", err)
 	}

@@ -19,8 +19,9 @@ func memberFacts(clusters []v1alpha1.Cluster) []roster.Member {
 		if !c.DeletionTimestamp.IsZero() {
 			continue
 		}
+		signer, _ := fleet.ParseKey(c.Status.Signer) // none yet: nothing that it has signed can be believed
 		out = append(out, roster.Member{
-			Name: c.Name, Private: c.Spec.Private, Region: c.Spec.Region, Provider: c.Spec.Provider,
+			Name: c.Name, Private: c.Spec.Private, Region: c.Spec.Region, Provider: c.Spec.Provider, Signer: signer,
 			GatewayCount: int(c.Spec.Gateways.Count), GatewayLabels: c.Spec.Gateways.Selector,
 		})
 	}

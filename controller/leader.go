@@ -40,6 +40,7 @@ type leader struct {
 	discover *discoverykube.Reconciler
 	streams  *streams
 	mailbox  *mailbox
+	carry    *carry
 	marks    *marks
 	memory   *memory
 	status   *statusBoard
@@ -82,6 +83,8 @@ func assemble(cfg Config, c client.Client, events record.EventRecorder) *leader 
 	l.ledgers = newLedgers(c, cfg.Namespace, cfg.Rest, l.board, cfg.Log)
 	l.streams = newStreams(l)
 	l.mailbox = newMailbox(cfg.Cluster)
+	l.mailbox.log = cfg.Log
+	l.carry = newCarry(l)
 	l.marks = newMarks(c, events, cfg.Log, l.meters.marks)
 	l.memory = newMemory(c, cfg.Namespace, cfg.Log)
 	l.status = newStatusBoard(l)
@@ -99,6 +102,9 @@ func (l *leader) Start(ctx context.Context) error {
 		return err
 	}
 	if err := l.ledgers.load(ctx); err != nil {
+		return err
+	}
+	if err := l.carry.open(ctx); err != nil {
 		return err
 	}
 	tls, err := newAuthority(l.client, l.cfg.Namespace, l.log).open(ctx)
@@ -123,6 +129,7 @@ func (l *leader) Start(ctx context.Context) error {
 	run("status", l.status.run)
 	run("certificate", tls.run)
 	run("hub", l.runHub)
+	run("bulletins", l.carry.run)
 	run("leader's label", l.label)
 	run("leave", l.leave)
 	run("roster", l.loop)
@@ -152,6 +159,7 @@ func (l *leader) remember(ctx context.Context) error {
 		f.Exports, f.Services, f.Named = m.Exports, m.Services, m.Named || len(m.Services) > 0
 		return true
 	})
+	l.carry.setMembers(m.Members)
 	l.known.Store(true)
 	l.log.Info("remembering the fleet as last known", "slices", len(m.Slices), "clusters", len(m.Members))
 	return nil

@@ -123,9 +123,9 @@ func liveFirstSlice(t *testing.T, f *liveFleet) {
 		t.Errorf("slices %+v", in.Slices)
 	}
 	agents["c2/n1"].told("of c1's gateways", peer("c1/n2", fleet.ManagementSlice))
-	// c2/n2 hosts nothing: it is told of nobody but itself.
+	// c2/n2 hosts nothing: it is told of nobody but the carriers with which it exchanges bulletins.
 	idle := agents["c2/n2"].told("of itself", peer("c2/n2", fleet.ManagementSlice))
-	if len(idle.Slices) != 0 || len(idle.Pods) != 0 || len(idle.Clusters) != 1 {
+	if len(idle.Slices) != 0 || len(idle.Pods) != 0 || len(idle.Clusters) != 2 || len(idle.Clusters[0].Nodes) != 2 {
 		t.Errorf("a node without pods is told of %+v %+v", idle.Slices, idle.Clusters)
 	}
 

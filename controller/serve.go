@@ -44,10 +44,12 @@ type handler struct {
 //
 //	GET  /v1/intent?node=NAME   the node's intents, one JSON value a line, for as long as the connection lasts
 //	POST /v1/report             one fleet.Report; 204
+//	GET  /v1/bulletins          on a carrier: the connection becomes a session of package bulletin/post
 func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/intent", h.checked(h.intent))
 	mux.HandleFunc("POST /v1/report", h.checked(h.report))
+	mux.HandleFunc("GET "+carryPath, h.checked(h.bulletins))
 	return mux
 }
 

@@ -219,6 +219,7 @@ func (s *statusBoard) compose(now time.Time) *fleet.Status {
 		st.Nodes = s.nodes(nodes)
 		st.Slices = s.slices()
 		st.Members = s.members()
+		s.l.carry.members(st.Members, nodes)
 		st.Purged = purged(s.facts, s.l.clear.Load())
 	}
 	st.Problems = s.allProblems(nodes, now)

@@ -196,11 +196,11 @@ func TestDamagedLedgerStopsTheLeader(t *testing.T) {
 func TestMailboxNumbersAndRepairs(t *testing.T) {
 	m := newMailbox("c1")
 	m.offer(&fleet.Bulletin{Version: 1, Cluster: "c1"})
-	now := time.Unix(100, 0)
-	m.begin(now, &fleet.Bulletin{Cluster: "c1", Epoch: uint64(now.UnixNano()) + 5})
+	later := uint64(time.Now().Add(time.Hour).UnixNano()) // as written by a replica whose clock was ahead
+	m.begin(&fleet.Bulletin{Cluster: "c1", Epoch: later})
 	first := m.take()
-	b, err := bulletin.Decode(first)
-	if err != nil || b.Epoch != uint64(now.UnixNano())+6 || b.Rev != 1 {
+	b, err := bulletin.Decode(first.Body)
+	if err != nil || b.Epoch != later+1 || b.Rev != 1 {
 		t.Fatalf("first %+v, %v", b, err)
 	}
 	m.done(first)
@@ -210,17 +210,17 @@ func TestMailboxNumbersAndRepairs(t *testing.T) {
 	}
 	m.offer(&fleet.Bulletin{Version: 1, Cluster: "c1", Region: "eu"})
 	second := m.take()
-	if b, _ := bulletin.Decode(second); b.Rev != 2 {
+	if b, _ := bulletin.Decode(second.Body); b.Rev != 2 {
 		t.Errorf("second has revision %d", b.Rev)
 	}
 	m.offer(&fleet.Bulletin{Version: 1, Cluster: "c1", Region: "us"}) // while the second is under way
 	m.done(second)
 	third := m.take()
-	if b, _ := bulletin.Decode(third); b == nil || b.Region != "us" || b.Rev != 3 {
+	if b, _ := bulletin.Decode(third.Body); b == nil || b.Region != "us" || b.Rev != 3 {
 		t.Errorf("third %+v", b)
 	}
 	m.done(third)
-	m.observe(third)
+	m.observe(third.Body)
 	if m.take() != nil {
 		t.Error("sent again although the mailbox holds it")
 	}

@@ -160,6 +160,9 @@ func (m member) status(now time.Time) v1alpha1.ClusterStatus {
 	s.Nodes, s.Gateways = 0, 0
 	if b := m.bulletin; b != nil {
 		s.Nodes, s.Version = int32(len(b.Nodes)), b.Software
+		if !b.Signer.IsZero() {
+			s.Signer = b.Signer.String()
+		}
 		for _, n := range b.Nodes {
 			if n.Gateway {
 				s.Gateways++

@@ -55,7 +55,7 @@ func controllerRights() []client.Object {
 	}
 	here := []rbacv1.PolicyRule{
 		{APIGroups: core, Resources: []string{"configmaps"}, Verbs: write},
-		{APIGroups: core, Resources: []string{"secrets"}, ResourceNames: []string{credential.SecretName, "seaway-controller-tls"}, Verbs: []string{"get", "update"}},
+		{APIGroups: core, Resources: []string{"secrets"}, ResourceNames: []string{credential.SecretName, "seaway-controller-tls", "seaway-signing"}, Verbs: []string{"get", "update"}},
 		{APIGroups: core, Resources: []string{"secrets"}, Verbs: []string{"create"}},
 		{APIGroups: core, Resources: []string{"pods"}, Verbs: []string{"patch"}}, // the leader's label on its own pod
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"}},

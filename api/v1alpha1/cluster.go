@@ -85,6 +85,11 @@ type ClusterStatus struct {
 	// Version is the version of Seaway that runs on the cluster.
 	// +optional
 	Version string `json:"version,omitempty"`
+	// Signer is the Ed25519 public key, in base64, with which the cluster signs what it tells the other clusters. The
+	// hub has it from the cluster's own mailbox.
+	// +optional
+	// +kubebuilder:validation:MaxLength=44
+	Signer string `json:"signer,omitempty"`
 	// LastSeen is when the hub last heard from the cluster, to the minute.
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`

@@ -24,16 +24,16 @@ const (
 	maxAttachments = 1024 // a node has a few hundred pods at most
 	maxPeers       = 100000
 	maxProblems    = 256
+	maxCarrying    = 4096
 	maxText        = 4096 // of one reason, message or name
 )
 
-// Parse reads a report. An unknown field is an error: an agent of a newer version must not be half understood.
+// Parse reads a report. Unknown fields are passed over: an agent of a newer Seaway may add some within a version.
 func Parse(body []byte) (*fleet.Report, error) {
 	if len(body) > MaxSize {
 		return nil, fmt.Errorf("report of %d bytes, limit %d", len(body), MaxSize)
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
 	rep := new(fleet.Report)
 	if err := dec.Decode(rep); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
@@ -48,7 +48,7 @@ func Parse(body []byte) (*fleet.Report, error) {
 		return nil, fmt.Errorf("report without a node's name")
 	case rep.MTU < 0 || rep.MTU > 65535:
 		return nil, fmt.Errorf("report with MTU %d", rep.MTU)
-	case len(rep.Addrs) > maxAddrs || len(rep.Keys) > maxKeys || len(rep.Attachments) > maxAttachments || len(rep.Peers) > maxPeers || len(rep.Problems) > maxProblems:
+	case len(rep.Addrs) > maxAddrs || len(rep.Keys) > maxKeys || len(rep.Attachments) > maxAttachments || len(rep.Peers) > maxPeers || len(rep.Problems) > maxProblems || len(rep.Carrying) > maxCarrying:
 		return nil, fmt.Errorf("report too long: %d addresses, %d keys, %d attachments, %d peers, %d problems",
 			len(rep.Addrs), len(rep.Keys), len(rep.Attachments), len(rep.Peers), len(rep.Problems))
 	}

@@ -25,6 +25,7 @@ type Roster struct {
 	expected map[string][]string        // "namespace/service" → names of its StatefulSets' pods, by set and ordinal
 	hosts    map[string]map[string]bool // node of this cluster → slices whose pods it hosts
 	gateways map[string]bool
+	carriers map[string]bool
 	own      fleet.Cluster                // with all nodes that reported
 	others   map[string]*fleet.Bulletin   // checked
 	lies     map[string]bulletin.Refusals // by cluster
@@ -55,6 +56,7 @@ func New(f *Facts) *Roster {
 	r.expect()
 	r.enlist()
 	r.gateways = r.chooseGateways()
+	r.carriers = r.chooseCarriers()
 	r.muster()
 	r.hear()
 	r.mingle()
@@ -198,7 +200,7 @@ func (r *Roster) muster() {
 		}
 		r.own.Nodes = append(r.own.Nodes, fleet.Node{
 			Name: name, Cluster: r.f.Cluster, Addrs: rep.Addrs, Port: rep.Port, Gateway: r.gateways[name],
-			MTU: rep.MTU, Keys: rep.Keys,
+			MTU: rep.MTU, Keys: rep.Keys, Carrier: r.carriers[name],
 		})
 	}
 }
@@ -234,6 +236,7 @@ func (r *Roster) hear() {
 		for i := range b.Nodes {
 			n := &b.Nodes[i]
 			n.Gateway = n.Gateway && !m.Private
+			n.Carrier = n.Carrier && (n.Gateway || m.Private)
 			maps.DeleteFunc(n.Keys, func(_ string, k fleet.Key) bool { // Check made the map anew
 				if who, taken := holder[k]; taken && who != m.Name {
 					lies.Count++

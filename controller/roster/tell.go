@@ -15,7 +15,7 @@ func (r *Roster) Bulletin() *fleet.Bulletin {
 		Private: r.own.Private, Region: r.own.Region, Provider: r.own.Provider,
 	}
 	for _, n := range r.own.Nodes {
-		if !n.Gateway && len(r.hosts[n.Name]) == 0 {
+		if !n.Gateway && !n.Carrier && len(r.hosts[n.Name]) == 0 {
 			continue
 		}
 		// A node may still have the key of a slice that it has just left: the others need not know it.
@@ -87,6 +87,7 @@ func (r *Roster) Intent(node string) *fleet.Intent {
 	in.Clusters = r.clusters(node)
 	in.Services, in.Unsure = r.f.Services, !r.f.Named
 	in.Policies = r.policies[node]
+	in.Carry = r.carry(node)
 	return in
 }
 
@@ -158,16 +159,18 @@ func compareNames(a, b string) int {
 // keysFor lists the keys of another node that a node must know:
 //
 //	of slices that both host        to be its peer
-//	management, of public gateways  to be relayed by them; only if it hosts a slice or is a gateway, since the
-//	                                gateways hear of no other node and would not answer it
+//	management, of public gateways  to be relayed by them; only if it hosts a slice, is a gateway or a carrier,
+//	                                since the gateways hear of no other node and would not answer it
 //	management, of those peers      to probe them and be probed by them
 //	management, on a gateway        of everybody: anybody may come to be relayed for
+//	management, of carriers         on a carrier, to exchange bulletins with them
 //	all, on a gateway               to relay for its own cluster's nodes and for those that nobody can dial
 func (r *Roster) keysFor(node string, c fleet.Cluster, n fleet.Node) map[string]fleet.Key {
 	if r.gateways[node] && (c.Name == r.f.Cluster || c.Private) {
 		return n.Keys
 	}
-	takesPart := r.gateways[node] || len(r.hosts[node]) > 0
+	takesPart := r.gateways[node] || r.carriers[node] || len(r.hosts[node]) > 0
+	swap := r.carriers[node] && n.Carrier && c.Name != r.f.Cluster
 	keys := map[string]fleet.Key{}
 	for s, k := range n.Keys {
 		if r.hosts[node][s] {
@@ -175,7 +178,7 @@ func (r *Roster) keysFor(node string, c fleet.Cluster, n fleet.Node) map[string]
 		}
 	}
 	peer := len(keys) > 0
-	if k, ok := n.Keys[fleet.ManagementSlice]; ok && (peer || r.gateways[node] || n.Gateway && !c.Private && takesPart) {
+	if k, ok := n.Keys[fleet.ManagementSlice]; ok && (peer || swap || r.gateways[node] || n.Gateway && !c.Private && takesPart) {
 		keys[fleet.ManagementSlice] = k
 	}
 	return keys

@@ -25,9 +25,10 @@ const (
 
 // Objects in a member's mailbox. The hub makes them, the member fills them in.
 const (
-	Bulletin    = "bulletin" // ConfigMap
-	BulletinKey = "bulletin" // its key in binaryData: gzip of the JSON of a fleet.Bulletin
-	Alive       = "alive"    // Lease, renewed by the member's leading controller
+	Bulletin     = "bulletin"  // ConfigMap
+	BulletinKey  = "bulletin"  // its key in binaryData: gzip of the JSON of a fleet.Bulletin
+	SignatureKey = "signature" // its key there too: the signature of a bulletin.Letter whose body the former is
+	Alive        = "alive"     // Lease, renewed by the member's leading controller
 )
 
 // Labels and annotations.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,8 +21,9 @@ var errVersion = errors.New("the controller speaks a newer version")
 // sliceName is what a slice can be called: a DNS label. It becomes a file's name.
 var sliceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
-// decodeIntent reads one intent, strictly, and checks what the agent relies on: a controller that errs must not make
-// the node write outside its folders or route what is no prefix.
+// decodeIntent reads one intent and checks what the agent relies on: a controller that errs must not make
+// the node write outside its folders or route what is no prefix. Unknown fields are passed over: a controller of a newer
+// Seaway may add some within a version.
 func decodeIntent(b []byte, node string) (*fleet.Intent, error) {
 	var head struct {
 		Version int `json:"version"`
@@ -34,12 +34,15 @@ func decodeIntent(b []byte, node string) (*fleet.Intent, error) {
 	if head.Version < 1 || head.Version > fleet.WireVersion {
 		return nil, fmt.Errorf("intent of version %d, this agent knows up to %d: %w", head.Version, fleet.WireVersion, errVersion)
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
 	var in fleet.Intent
-	if err := dec.Decode(&in); err != nil {
+	if err := json.Unmarshal(b, &in); err != nil {
 		return nil, fmt.Errorf("read intent: %w", err)
 	}
+	return checkIntent(&in, node)
+}
+
+// checkIntent checks an intent that was read, or made of another and what changed.
+func checkIntent(in *fleet.Intent, node string) (*fleet.Intent, error) {
 	if in.Node != node {
 		return nil, fmt.Errorf("intent for node %.80q came to node %q: is the agent's token its own?", in.Node, node)
 	}
@@ -68,7 +71,7 @@ func decodeIntent(b []byte, node string) (*fleet.Intent, error) {
 			return nil, fmt.Errorf("intent: pod %.100q of this node has no UID", p.Key())
 		}
 	}
-	return &in, nil
+	return in, nil
 }
 
 // saveIntent keeps an intent for the next start, whole or not at all.

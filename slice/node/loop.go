@@ -439,6 +439,7 @@ func (a *agent) state() fleet.Report {
 		Version: fleet.WireVersion, Node: a.cfg.Node, IntentRev: a.applied,
 		Addrs: a.addrs, Port: a.cfg.Port, MTU: a.mtu, Keys: a.keys,
 		Driver: a.tunnel.Driver, Peers: a.peers, Attachments: a.attachments, Purged: a.purged,
+		Carrying: a.carrier.state(),
 	}
 	for _, who := range slices.Sorted(maps.Keys(a.problems)) {
 		r.Problems = append(r.Problems, a.problems[who]...)

@@ -53,6 +53,7 @@ type Config struct {
 	Metrics   *prometheus.Registry // where the agent's metrics are, and others' of its process; nil: its own
 	OnIntent  func(fleet.Intent)   // called with each new intent, and the saved one at the start; may be nil
 	Transport http.RoundTripper    // to the controller; nil: HTTPS with CAFile
+	Abroad    Abroad               // where carriers of bulletins meet; nil: the management slice's namespace
 	Log       *slog.Logger
 	Timing    Timing
 }
@@ -119,6 +120,9 @@ func (c *Config) complete() error {
 	if c.HostRoot == "" {
 		c.HostRoot = "/proc/1/root"
 	}
+	if c.Abroad == nil {
+		c.Abroad = newManagement(c.RunDir)
+	}
 	if c.Port == 0 {
 		c.Port = fleet.DefaultPort
 	}
@@ -152,7 +156,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.restore()
 	return a.run(ctx, map[string]func(context.Context) error{
 		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug,
-		"names": a.names,
+		"names": a.names, "bulletins": a.carrier.run,
 	})
 }
 
@@ -201,6 +205,7 @@ type agent struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
+	carrier *carrier
 
 	wake  chan struct{} // something may have to be done
 	dirty chan struct{} // something is to be reported
@@ -224,12 +229,14 @@ type agent struct {
 }
 
 func newAgent(cfg Config) *agent {
-	return &agent{
+	a := &agent{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
 		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
 		addrs: cfg.Addrs, mtu: cfg.MTU,
 	}
+	a.carrier = newCarrier(a)
+	return a
 }
 
 // poke wakes a part that sleeps on a channel of length one.

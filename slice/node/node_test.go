@@ -267,7 +267,6 @@ func TestBadIntents(t *testing.T) {
 		"garbage":          []byte("<html>"),
 		"no version":       edit(`"version":1`, `"version":0`),
 		"newer version":    edit(`"version":1`, `"version":99,"shiny":true`),
-		"unknown field":    edit(`"version":1`, `"version":1,"shiny":true`),
 		"another node":     edit(`"node":"n1"`, `"node":"n2"`),
 		"path for a name":  edit(`"name":"pay"`, `"name":"../../etc"`),
 		"management slice": edit(`"name":"pay"`, `"name":"seaway"`),

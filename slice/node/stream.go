@@ -174,6 +174,12 @@ func (a *agent) client() (*http.Client, error) {
 
 // send makes a request with the agent's token and wants an answer of 2xx.
 func (a *agent) send(ctx context.Context, c *http.Client, method, path string, body io.Reader) (*http.Response, error) {
+	return a.request(ctx, c, method, path, body, nil)
+}
+
+// request makes a request with the agent's token and headers, and wants an answer of 2xx, or of 101 if it asks for
+// that.
+func (a *agent) request(ctx context.Context, c *http.Client, method, path string, body io.Reader, headers map[string]string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(a.cfg.Controller, "/")+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("ask the controller: %w", err)
@@ -188,11 +194,14 @@ func (a *agent) send(ctx context.Context, c *http.Client, method, path string, b
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	for name, value := range headers {
+		req.Header.Set(name, value)
+	}
 	resp, err := c.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the controller: %w", err)
 	}
-	if resp.StatusCode/100 != 2 {
+	if resp.StatusCode/100 != 2 && resp.StatusCode != http.StatusSwitchingProtocols {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 300))
 		_ = resp.Body.Close()
 		return nil, fmt.Errorf("the controller refuses: %s: %s", resp.Status, bytes.TrimSpace(text))

@@ -293,7 +293,8 @@ func (c *compiler) gateways() []fleet.Node {
 }
 
 // management plans the management slice's device, where the node has anybody to talk to on it: a node that cannot be
-// dialled keeps every gateway knowing where it is; a gateway listens to those nodes.
+// dialled keeps every gateway knowing where it is; a gateway listens to those nodes; carriers of bulletins talk to
+// those of other clusters, as far as one of the two can be dialled.
 func (c *compiler) management() (Device, Slice, bool) {
 	self := fleet.ManagementAddr(c.in.Cluster, c.in.Node)
 	d := Device{
@@ -313,11 +314,7 @@ func (c *compiler) management() (Device, Slice, bool) {
 	switch {
 	case c.private:
 		for _, g := range c.gateways() {
-			var paths []Path
-			for _, ep := range g.Endpoints() {
-				paths = append(paths, Path{Endpoint: ep})
-			}
-			add(g, paths, keepalive)
+			add(g, direct(g), keepalive)
 		}
 	case c.self.Gateway:
 		for _, cl := range c.in.Clusters {
@@ -325,6 +322,17 @@ func (c *compiler) management() (Device, Slice, bool) {
 				for _, n := range cl.Nodes {
 					add(n, nil, 0)
 				}
+			}
+		}
+	}
+	for _, cl := range c.in.Clusters {
+		if cl.Name == c.in.Cluster || cl.Private || !c.self.Carrier {
+			continue // whom nobody can dial are gateways' peers above
+		}
+		for _, n := range cl.Nodes {
+			known := slices.ContainsFunc(d.Peers, func(p Peer) bool { return p.ID == n.ID() })
+			if n.Carrier && !known {
+				add(n, direct(n), 0)
 			}
 		}
 	}
@@ -337,6 +345,14 @@ func (c *compiler) management() (Device, Slice, bool) {
 		Routes: []Route{{Dst: fleet.ManagementPrefix, Link: TunLink}},
 	}
 	return d, ns, true
+}
+
+func direct(n fleet.Node) []Path {
+	var paths []Path
+	for _, ep := range n.Endpoints() {
+		paths = append(paths, Path{Endpoint: ep})
+	}
+	return paths
 }
 
 // targets are the keys that this node relays for, if it is a gateway: its own cluster's other nodes, and every node
