@@ -10,7 +10,6 @@ import (
 
 	"seaway.dev/seaway/datapath/link"
 	"seaway.dev/seaway/datapath/netns"
-	"seaway.dev/seaway/datapath/nft"
 	"seaway.dev/seaway/datapath/pod"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
@@ -34,6 +33,7 @@ func (k *Kernel) Apply(ctx context.Context, want []plan.Slice, how How) (Result,
 		r.open(plan.Slice{Name: name, NetNS: k.path(name)}, false)
 	}
 	r.find(ctx)
+	k.hold(r.slices, r.found)
 	r.sweep(ctx)
 	for _, s := range r.slices {
 		r.detachStale(s)
@@ -227,6 +227,7 @@ func (r *run) sweep(ctx context.Context) {
 func (r *run) remove(s *sliceRun) {
 	r.k.log.Info("slice removed", "slice", s.Name)
 	r.k.unwatch(s.Name)
+	r.k.forget(s.Name)
 	if err := netns.Remove(s.NetNS); err != nil {
 		r.problem("DetachFailed", "slice "+s.Name, err)
 		return
@@ -239,8 +240,10 @@ func (r *run) apply(s *sliceRun) {
 	if err := r.k.watch(s.Name, s.ns); err != nil {
 		r.problem("SliceFailed", "slice "+s.Name, err)
 	}
-	done, err := nft.Apply(s.ns, s.Slice, r.k.memo(s.ns))
+	done, err := r.k.rules(s.Slice, s.ns)
 	r.result.Ops += done.Ops
+	r.result.Ended.TCP += done.Ended.TCP
+	r.result.Ended.UDP += done.Ended.UDP
 	if err != nil {
 		s.err = err
 		return

@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"seaway.dev/seaway/datapath/flow"
 	"seaway.dev/seaway/datapath/netns"
 	"seaway.dev/seaway/datapath/nft"
 	"seaway.dev/seaway/datapath/pod"
@@ -60,8 +61,12 @@ type Kernel struct {
 	swept  bool                         // leftovers of earlier lives were looked for
 	states map[string]*fleet.Attachment // by slice and pod UID: since when, and how long attaching took
 	asked  map[string]time.Time         // when a pod's attachment was first asked for
-	memos  map[uint64]*nft.Memo         // by the namespace's inode
 	found  map[string]seen              // pods whose side was right when last looked at, by slice and pod UID
+
+	steering sync.Mutex            // held for milliseconds; taken after mu
+	memos    map[uint64]*nft.Memo  // by the namespace's inode
+	newest   map[string]plan.Slice // the newest plan of each slice that was applied or steered by
+	inside   map[string]inside     // by slice and pod UID
 
 	changed  func() // see Watch
 	watches  map[string]watch
@@ -90,6 +95,7 @@ type seen struct {
 // Result says what Apply did and how things stand.
 type Result struct {
 	Ops         int                // changes made in the kernel
+	Ended       flow.Ended         // sockets of pods whose peers are gone
 	Attachments []fleet.Attachment // sorted by slice, then pod
 	Problems    []fleet.Problem
 }
@@ -99,7 +105,7 @@ func New(cfg Config) *Kernel {
 	k := &Kernel{
 		dir: cfg.NetNSDir, pods: cfg.Sandboxes, log: cfg.Log,
 		states: map[string]*fleet.Attachment{}, asked: map[string]time.Time{}, memos: map[uint64]*nft.Memo{},
-		found: map[string]seen{}, watches: map[string]watch{},
+		found: map[string]seen{}, watches: map[string]watch{}, newest: map[string]plan.Slice{}, inside: map[string]inside{},
 	}
 	if k.dir == "" {
 		k.dir = plan.NetNSDir
@@ -154,10 +160,13 @@ func (k *Kernel) namespace(s plan.Slice, how How) (*netns.NS, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("slice %s: %w", s.Name, err)
 	}
+	k.steering.Lock()
 	if made {
 		delete(k.memos, ns.Inode()) // the number of one that is gone can come again
 	}
-	if how == Quick && k.memos[ns.Inode()] != nil {
+	known := k.memos[ns.Inode()] != nil
+	k.steering.Unlock()
+	if how == Quick && known {
 		return ns, 0, nil
 	}
 	ops, err := ns.SetSysctls(sysctls)

@@ -150,6 +150,15 @@ func (n *NS) Inode() uint64 { return n.inode }
 // Close lets go of the namespace.
 func (n *NS) Close() error { return n.file.Close() }
 
+// Dup holds the namespace once more. The caller closes it.
+func (n *NS) Dup() (*NS, error) {
+	fd, err := unix.FcntlInt(n.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("hold network namespace %d: %w", n.inode, err)
+	}
+	return &NS{file: os.NewFile(uintptr(fd), n.file.Name()), inode: n.inode}, nil
+}
+
 // Same tells whether both are one namespace.
 func (n *NS) Same(o *NS) bool { return n != nil && o != nil && n.inode == o.inode }
 

@@ -1,0 +1,245 @@
+package datapath_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"seaway.dev/seaway/datapath"
+	"seaway.dev/seaway/datapath/podtest"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/plan"
+)
+
+// town is a slice with a client a, a server b that is to go and a server d that stays; each serves TCP and UDP on 8080,
+// and two services lead to b alone.
+func town(r *rig) (s plan.Slice, a, b, d *podtest.Pod) {
+	a, b, d = r.pod("a"), r.pod("b"), r.pod("d")
+	for _, p := range []*podtest.Pod{b, d} {
+		podtest.Serve(r.T, p.NS, p.UID, "tcp", addrPort("[::]:8080"))
+		podtest.Serve(r.T, p.NS, p.UID, "udp", addrPort("[::]:8080"))
+	}
+	s = r.slice("pay", dual, a, b, d)
+	for _, at := range s.Attachments {
+		s.Hosts = append(s.Hosts, at.Addrs...)
+	}
+	slices.SortFunc(s.Hosts, netip.Addr.Compare)
+	for _, v := range []struct{ ip, backend string }{{"10.77.1.1", "10.77.0.6:8080"}, {"fd77::1:1", "[fd77::6]:8080"}} {
+		for _, proto := range []fleet.Protocol{fleet.TCP, fleet.UDP} {
+			bal := balance(v.ip, 80, v.backend)
+			bal.Protocol = proto
+			s.Services = append(s.Services, bal)
+		}
+	}
+	return s, a, b, d
+}
+
+// lose is the slice as planned when b cannot be reached: it is no host any more and, since nobody else serves, stays
+// the services' backend.
+func lose(s plan.Slice) plan.Slice {
+	s.Hosts = slices.DeleteFunc(slices.Clone(s.Hosts), func(a netip.Addr) bool {
+		return a == netip.MustParseAddr("10.77.0.6") || a == netip.MustParseAddr("fd77::6")
+	})
+	return s
+}
+
+var toB = []struct{ proto, at string }{
+	{"tcp", "10.77.0.6:8080"}, {"tcp", "[fd77::6]:8080"}, {"tcp", "10.77.1.1:80"}, {"tcp", "[fd77::1:1]:80"},
+	{"udp", "10.77.0.6:8080"}, {"udp", "[fd77::6]:8080"}, {"udp", "10.77.1.1:80"}, {"udp", "[fd77::1:1]:80"},
+}
+
+// open opens a connection, asks once over it and then waits in silence: what comes of that is sent on the channel.
+func open(t *testing.T, p *podtest.Pod, proto, at string) (net.Conn, chan error) {
+	t.Helper()
+	var c net.Conn
+	err := p.NS.Do(func() (err error) {
+		c, err = (&net.Dialer{Timeout: time.Second, FallbackDelay: -1}).Dial(proto, at)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("%s %s: %v", proto, at, err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	buf := make([]byte, 64)
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	if _, err := c.Write([]byte("?\n")); err != nil {
+		t.Fatalf("%s %s: %v", proto, at, err)
+	}
+	if _, err := c.Read(buf); err != nil {
+		t.Fatalf("%s %s: %v", proto, at, err)
+	}
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	got := make(chan error, 1)
+	go func() {
+		_, err := c.Read(buf)
+		got <- err
+	}()
+	return c, got
+}
+
+// TestDeadIsAnError: when a host goes, whoever waits for it is woken, whoever dials or sends is refused, and nobody else
+// notices; when it is back, it is reached again.
+func TestDeadIsAnError(t *testing.T) {
+	r := newRig(t)
+	s, a, b, d := town(r)
+	r.apply(s)
+	readers := map[string]chan error{}
+	for _, c := range toB {
+		_, readers[c.proto+" "+c.at] = open(t, a, c.proto, c.at)
+	}
+	// The other way: a server on a with a client on b, which is woken as well.
+	podtest.Serve(t, a.NS, "a", "tcp", addrPort("[::]:9090"))
+	stay, staying := open(t, a, "tcp", "10.77.0.7:8080")
+	lasting, still := open(t, d, "tcp", "10.77.0.5:9090")
+	cni := cniPair(t, a, b)
+
+	// Control: without Steer nobody hears anything.
+	select {
+	case err := <-readers["tcp 10.77.0.6:8080"]:
+		t.Fatalf("control: a reader was woken before anything happened: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	started := time.Now()
+	done, err := r.kernel.Steer(context.Background(), []plan.Slice{lose(s)})
+	took := time.Since(started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("steered in %v: %+v", took, done)
+	for of, c := range readers {
+		select {
+		case err := <-c:
+			want := syscall.ECONNABORTED
+			if strings.HasPrefix(of, "udp") {
+				want = syscall.ECONNREFUSED
+			}
+			if !errors.Is(err, want) {
+				t.Errorf("reader of %s: %v, want %v", of, err, want)
+			}
+		case <-time.After(time.Second):
+			t.Errorf("reader of %s still waits after a second", of)
+		}
+	}
+	for _, c := range toB {
+		started := time.Now()
+		if _, err := podtest.Ask(t, a.NS, c.proto, addrPort(c.at)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("new %s to %s: %v, want a refusal", c.proto, c.at, err)
+		}
+		if took := time.Since(started); took > 200*time.Millisecond {
+			t.Errorf("new %s to %s: refused after %v", c.proto, c.at, took)
+		}
+	}
+	for name, c := range map[string]chan error{"to d": staying, "from d": still, "over the CNI": cni} {
+		select {
+		case err := <-c:
+			t.Errorf("the connection %s was ended: %v", name, err)
+		default:
+		}
+	}
+	for name, c := range map[string]net.Conn{"to d": stay, "from d": lasting} {
+		if _, err := c.Write([]byte("?\n")); err != nil {
+			t.Errorf("the connection %s: %v", name, err)
+		}
+	}
+	if err := <-staying; err != nil {
+		t.Errorf("the connection to d: %v", err)
+	}
+
+	r.settled(lose(s))
+	r.apply(s)
+	for _, c := range toB {
+		if got, err := podtest.Ask(t, a.NS, c.proto, addrPort(c.at)); err != nil || !strings.HasPrefix(got, "b ") {
+			t.Errorf("back, %s to %s: %q, %v", c.proto, c.at, got, err)
+		}
+	}
+	r.settled(s)
+}
+
+// cniPair is a connection between the pods over their CNI, which nothing on the slice may touch.
+func cniPair(t *testing.T, from, to *podtest.Pod) chan error {
+	podtest.Serve(t, to.NS, "cni", "tcp", netip.AddrPortFrom(to.IPs[0], 7070))
+	_, c := open(t, from, "tcp", netip.AddrPortFrom(to.IPs[0], 7070).String())
+	return c
+}
+
+// TestSendersAreReset: a connection whose socket nobody destroyed (another agent's pod, a socket that came too late) is
+// reset by its next packet, also by a service's address.
+func TestSendersAreReset(t *testing.T) {
+	for _, at := range []string{"10.77.0.6:8080", "[fd77::6]:8080", "10.77.1.1:80", "[fd77::1:1]:80"} {
+		r := newRig(t)
+		s, a, _, _ := town(r)
+		r.apply(s)
+		c, got := open(t, a, "tcp", at)
+		// Rules alone: a kernel that holds no pod ends no socket.
+		if _, err := r.restart().Steer(context.Background(), []plan.Slice{lose(s)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("?\n")); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-got:
+			if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s: %v, want a reset", at, err)
+			}
+		case <-time.After(time.Second):
+			t.Errorf("%s: no reset within a second", at)
+		}
+	}
+}
+
+// TestSteerIsNotUndone: a round that began with an older plan does not bring back what Steer took out.
+func TestSteerIsNotUndone(t *testing.T) {
+	r := newRig(t)
+	s, a, _, _ := town(r)
+	s.Seq = 1
+	r.apply(s)
+	newer := lose(s)
+	newer.Seq = 2
+	if _, err := r.kernel.Steer(context.Background(), []plan.Slice{newer}); err != nil {
+		t.Fatal(err)
+	}
+	r.apply(s) // the older one
+	if _, err := podtest.Ask(t, a.NS, "tcp", addrPort("10.77.0.6:8080")); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("after a late round of the older plan: %v, want a refusal still", err)
+	}
+	s.Seq = 3
+	r.apply(s)
+	if _, err := podtest.Ask(t, a.NS, "tcp", addrPort("10.77.0.6:8080")); err != nil {
+		t.Errorf("after a newer plan: %v", err)
+	}
+}
+
+// TestSteerDoesNotWait: while a round waits for a mute pod's probe, Steer works.
+func TestSteerDoesNotWait(t *testing.T) {
+	r := newRig(t)
+	s, _, b, _ := town(r)
+	r.apply(s)
+	r.run(b.NS, "nft add table inet mute")
+	r.run(b.NS, "nft add chain inet mute in { type filter hook input priority 0 ; policy drop ; }")
+	r.kernel = r.restart()
+	done := make(chan time.Time, 1)
+	go func() {
+		_, _ = r.kernel.Apply(context.Background(), []plan.Slice{s}, datapath.Thorough)
+		done <- time.Now()
+	}()
+	ns := r.open(s)
+	_ = ns
+	steered := time.Now()
+	for len(done) == 0 {
+		if _, err := r.kernel.Steer(context.Background(), []plan.Slice{lose(s)}); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if took := time.Since(steered); took > 500*time.Millisecond {
+			t.Fatalf("Steer took %v while a round went on", took)
+		}
+		steered = time.Now()
+	}
+}
