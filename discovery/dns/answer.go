@@ -65,9 +65,16 @@ func answer(r *dns.Msg, a zone.Answer, limit int) {
 	asked := r.Question[0].Name
 	r.Rcode = a.Code
 	r.Authoritative = a.Code == dns.RcodeSuccess || a.Code == dns.RcodeNameError
-	// The ID turns the records, so that clients that take the first one spread over all.
+	// The ID turns the records, so that clients that take the first one spread over all that are near.
+	near := len(a.Records)
+	if a.Near > 0 {
+		near = a.Near
+	}
 	for i := range a.Records {
-		r.Answer = append(r.Answer, owned(a.Records[(int(r.Id)+i)%len(a.Records)], asked))
+		if i < near {
+			i = (int(r.Id) + i) % near
+		}
+		r.Answer = append(r.Answer, owned(a.Records[i], asked))
 	}
 	if a.Authority != nil {
 		r.Ns = append(r.Ns, owned(a.Authority, asked))

@@ -661,3 +661,31 @@ func BenchmarkRespond(b *testing.B) {
 		})
 	}
 }
+
+// TestNearestFirst: of a headless service's addresses the nearest come first, each of them first at times, the others
+// behind in the order of their distance.
+func TestNearestFirst(t *testing.T) {
+	svc := fleet.Service{Namespace: "shop", Name: "db", Slice: "pay", Headless: true}
+	for i, rank := range []int{1, 1, 4, 6} {
+		a := netip.AddrFrom4([4]byte{10, 9, 0, byte(i)})
+		svc.Endpoints = append(svc.Endpoints, fleet.Endpoint{Cluster: "c1", Addrs: []netip.Addr{a}, Ready: true, Rank: rank})
+	}
+	z := zone.Build([]fleet.Service{svc}, nil)
+	first := map[string]int{}
+	for id := range uint16(10) {
+		q := new(dns.Msg).SetQuestion("db.shop.svc.clusterset.local.", dns.TypeA)
+		q.Id = id
+		r := respond(q, z, true)
+		var got []string
+		for _, rr := range r.Answer {
+			got = append(got, rr.(*dns.A).A.String())
+		}
+		if len(got) != 4 || got[2] != "10.9.0.2" || got[3] != "10.9.0.3" {
+			t.Fatalf("answers %v, want 10.9.0.2 and 10.9.0.3 behind the near ones", got)
+		}
+		first[got[0]]++
+	}
+	if first["10.9.0.0"] != 5 || first["10.9.0.1"] != 5 {
+		t.Errorf("first in the answers: %v, want each near one by turns", first)
+	}
+}

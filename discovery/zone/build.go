@@ -53,18 +53,22 @@ func newService(s *fleet.Service, key string) *service {
 func (b *builder) build(pods bool) {
 	s := b.service
 	self := b.at("")
-	addrs := s.IPs
 	if s.Headless {
-		addrs = nil
+		rank := 0
 		for _, e := range s.Endpoints {
-			if e.Ready {
-				addrs = append(addrs, e.Addrs...)
+			if !e.Ready {
+				continue
 			}
+			if e.Rank != rank {
+				self.nearer()
+				rank = e.Rank
+			}
+			b.addresses("", e.Addrs)
 		}
 	} else {
 		self.unsure = len(s.IPs) == 0
+		b.addresses("", s.IPs)
 	}
-	b.addresses("", addrs)
 	b.ports()
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
@@ -88,6 +92,19 @@ func (b *builder) pod(host string, e *fleet.Endpoint) {
 	b.addresses(rel, e.Addrs)
 }
 
+// nearer notes that all records so far are nearer than those to come.
+func (n *node) nearer() {
+	for _, s := range n.sets {
+		s.nearer()
+	}
+}
+
+func (s *Set) nearer() {
+	if s.Near == 0 {
+		s.Near = len(s.Records)
+	}
+}
+
 // ports gives the service's ports their SRV records: under the service's own name (each target and number once), and
 // under _<port>._<proto> for those that have a name.
 func (b *builder) ports() {
@@ -109,11 +126,16 @@ func (b *builder) port(rel string, p fleet.Port) {
 	if !b.service.Headless {
 		b.target(s, b.full(rel), b.base, p.Port, b.service.IPs)
 	} else {
+		rank := 0
 		for i := range b.service.Endpoints {
 			e := &b.service.Endpoints[i]
 			number, ok := e.Ports[p.Name]
 			if !ok || !e.Ready {
 				continue
+			}
+			if e.Rank != rank {
+				s.nearer()
+				rank = e.Rank
 			}
 			if host, ok := b.relative(e.Hostname, e.Cluster); ok {
 				b.target(s, b.full(rel), b.full(host), number, e.Addrs)

@@ -10,6 +10,8 @@
 //
 // Under slice.local there are also <pod>.<cluster>.<svc>.<ns>, the names that KubeSlice gives pods, for all services.
 //
+// Endpoints are answered in the order of the service, nearest first (fleet.Endpoint.Rank).
+//
 // A name that is known never gets NXDOMAIN. A headless service with nobody ready answers with no records, and so does
 // a name that only has other types. Whatever is known to exist but not where (a pod of a StatefulSet that has no
 // address yet, a service without an address, everything before the first state came) gets SERVFAIL, which resolvers
@@ -60,6 +62,9 @@ type Answer struct {
 // Set is some records of one name and type.
 type Set struct {
 	Records []dns.RR
+	// Near is how many of the first records are nearer than the others, 0 if all are alike. Those are to be answered
+	// first, in any order; a client that takes the first one takes a near one then.
+	Near int
 	// Extra holds address records for the targets in Records, for the additional section if there is room.
 	Extra []dns.RR
 }

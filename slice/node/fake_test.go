@@ -111,6 +111,45 @@ type fakeTunnel struct {
 	puts    []plan.Tunnel
 	purged  bool
 	down    bool
+	rev     uint64
+	reach   []fleet.Reach
+	news    chan struct{} // closed when reach changes
+}
+
+// see makes the tunnel measure something else.
+func (f *fakeTunnel) see(reach ...fleet.Reach) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rev++
+	f.reach = reach
+	if f.news != nil {
+		close(f.news)
+	}
+	f.news = nil
+}
+
+func (f *fakeTunnel) Reach(ctx context.Context, after uint64) (tunnel.ReachReply, error) {
+	for {
+		f.mu.Lock()
+		if f.down {
+			defer f.mu.Unlock()
+			return tunnel.ReachReply{}, f.check()
+		}
+		if f.rev != after {
+			defer f.mu.Unlock()
+			return tunnel.ReachReply{Rev: f.rev, Reach: f.reach}, nil
+		}
+		if f.news == nil {
+			f.news = make(chan struct{})
+		}
+		news := f.news
+		f.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return tunnel.ReachReply{}, ctx.Err()
+		case <-news:
+		}
+	}
 }
 
 func (f *fakeTunnel) check() error {
@@ -166,11 +205,20 @@ func (f *fakeTunnel) Purge(context.Context) error {
 type fakeKernel struct {
 	mu      sync.Mutex
 	want    []plan.Slice
+	steered []plan.Slice // the newest
+	steers  int
 	applies int
 	purged  bool
 	running map[string]bool
 	changed func()
 	at      map[string]time.Time // when a pod was attached
+}
+
+func (f *fakeKernel) Steer(_ context.Context, want []plan.Slice) (datapath.Steered, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.steered, f.steers = want, f.steers+1
+	return datapath.Steered{Ops: 1}, nil
 }
 
 func (f *fakeKernel) Namespaces(context.Context, []plan.Slice) (int, error) { return 0, nil }
@@ -260,6 +308,7 @@ func (b *bench) start(t *testing.T) *agent {
 	go func() {
 		done <- a.run(ctx, map[string]func(context.Context) error{
 			"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes,
+			"reach": a.hearReach, "horizon": a.watchHorizon,
 		})
 	}()
 	t.Cleanup(func() {

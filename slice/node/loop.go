@@ -61,9 +61,7 @@ func (a *agent) set(in *fleet.Intent) {
 		a.purged = false
 	}
 	a.mu.Unlock()
-	if a.cfg.OnIntent != nil {
-		a.cfg.OnIntent(*in)
-	}
+	a.tellNames()
 	poke(a.wake)
 }
 
@@ -193,8 +191,12 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	if err := a.ensureKeys(ctx, in); err != nil {
 		fail("TunnelDown", tunnelNext, err)
 	}
-	want, unplanned := plan.Compile(*in, plan.Local{Port: a.cfg.Port, MTU: a.mtu})
-	a.rebase(&want)
+	newest, want, unplanned := a.compile()
+	if newest.Purge {
+		poke(a.wake)
+		return
+	}
+	in = newest
 	problems = append(problems, unplanned...)
 	if _, err := a.cfg.Datapath.Namespaces(ctx, want.Slices); err != nil {
 		fail("SliceFailed", "see the agent's log", err)
@@ -215,6 +217,7 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	}
 	problems = append(problems, res.Problems...)
 	a.metrics.ops.Add(float64(res.Ops))
+	a.metrics.ended(res.Ended)
 	if ctx.Err() != nil {
 		return // half a round says nothing
 	}
@@ -225,7 +228,7 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	if !reflect.DeepEqual(a.attachments, res.Attachments) || a.applied != in.Rev {
 		poke(a.dirty)
 	}
-	a.want, a.attachments = want, res.Attachments
+	a.attachments = res.Attachments
 	if len(problems) == 0 {
 		a.applied = in.Rev
 	}

@@ -1,9 +1,13 @@
 package node
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"seaway.dev/seaway/datapath"
+	"seaway.dev/seaway/datapath/flow"
 	"seaway.dev/seaway/fleet"
 )
 
@@ -12,6 +16,8 @@ type metrics struct {
 	rounds prometheus.Histogram
 	attach prometheus.Histogram
 	ops    prometheus.Counter
+	steers prometheus.Histogram
+	ends   *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -27,7 +33,26 @@ func newMetrics() *metrics {
 		ops: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "seaway_agent_kernel_changes_total", Help: "Changes made in the kernel; it stands still while nothing changes.",
 		}),
+		steers: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "seaway_agent_steer_duration_seconds", Help: "Time from news of who can be reached to rules, sockets and names that follow.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12),
+		}),
+		ends: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seaway_agent_connections_ended_total", Help: "Sockets of pods that were ended because their peer is gone.",
+		}, []string{"protocol"}),
 	}
+}
+
+// steered notes a change of where traffic goes.
+func (m *metrics) steered(done datapath.Steered, took time.Duration) {
+	m.ops.Add(float64(done.Ops))
+	m.steers.Observe(took.Seconds())
+	m.ended(done.Ended)
+}
+
+func (m *metrics) ended(n flow.Ended) {
+	m.ends.WithLabelValues("tcp").Add(float64(n.TCP))
+	m.ends.WithLabelValues("udp").Add(float64(n.UDP))
 }
 
 // attached notes how long new attachments took.
@@ -45,7 +70,7 @@ func (m *metrics) attached(old, now []fleet.Attachment) {
 
 // register puts the agent's metrics into its registry.
 func (m *metrics) register(a *agent) {
-	a.cfg.Metrics.MustRegister(m.rounds, m.attach, m.ops, collectors.NewGoCollector(),
+	a.cfg.Metrics.MustRegister(m.rounds, m.attach, m.ops, m.steers, m.ends, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{a})
 }
 
@@ -59,12 +84,15 @@ var (
 	descProblems  = prometheus.NewDesc("seaway_agent_problems", "What a person must act on.", []string{"reason"}, nil)
 	descDropped   = prometheus.NewDesc("seaway_agent_dropped_packets_total", "Packets that a slice's rules dropped or refused, by rule.",
 		[]string{"slice", "rule"}, nil)
-	descRev = prometheus.NewDesc("seaway_agent_intent_revision", "Newest intent fully applied.", nil, nil)
+	descNodes = prometheus.NewDesc("seaway_agent_nodes", "Other nodes by how they look from here: up, gray, returning or down.",
+		[]string{"state"}, nil)
+	descKept = prometheus.NewDesc("seaway_agent_unreachable_services", "Services of whose ready endpoints none can be reached.", nil, nil)
+	descRev  = prometheus.NewDesc("seaway_agent_intent_revision", "Newest intent fully applied.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAttachments, descConnected, descProblems, descDropped, descRev} {
+	for _, d := range []*prometheus.Desc{descAttachments, descConnected, descProblems, descDropped, descRev, descNodes, descKept} {
 		ch <- d
 	}
 }
@@ -76,8 +104,20 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	st := c.a.state()
 	c.a.mu.Lock()
-	connected := c.a.connected
+	connected, nodes := c.a.connected, c.a.nodes
+	kept := 0
+	for _, n := range c.a.kept {
+		kept += n
+	}
 	c.a.mu.Unlock()
+	gauge(descKept, float64(kept))
+	sights := map[string]float64{"up": 0, "gray": 0, "returning": 0, "down": 0}
+	for _, s := range nodes {
+		sights[s.State()]++
+	}
+	for state, n := range sights {
+		gauge(descNodes, n, state)
+	}
 	count := map[[2]string]float64{}
 	for _, at := range st.Attachments {
 		count[[2]string{at.Slice, at.Reason}]++

@@ -25,6 +25,7 @@ import (
 	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
+	"seaway.dev/seaway/slice/share"
 	"seaway.dev/seaway/tunnel"
 )
 
@@ -74,6 +75,8 @@ type Tunnel interface {
 	RemoveKey(ctx context.Context, slice string) error
 	Put(ctx context.Context, want plan.Tunnel) (tunnel.Result, error)
 	Status(ctx context.Context) (tunnel.Status, error)
+	// Reach tells what was measured of the other nodes, as soon as that is of another revision than after.
+	Reach(ctx context.Context, after uint64) (tunnel.ReachReply, error)
 	Purge(ctx context.Context) error
 }
 
@@ -81,6 +84,8 @@ type Tunnel interface {
 type Datapath interface {
 	Namespaces(ctx context.Context, want []plan.Slice) (ops int, err error)
 	Apply(ctx context.Context, want []plan.Slice, how datapath.How) (datapath.Result, error)
+	// Steer applies of a plan what depends on who can be reached, beside an Apply and without waiting for it.
+	Steer(ctx context.Context, want []plan.Slice) (datapath.Steered, error)
 	Purge(ctx context.Context) error
 	// Watch calls changed when a tunnel's device comes or goes, until ctx ends.
 	Watch(ctx context.Context, changed func()) error
@@ -156,7 +161,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.restore()
 	return a.run(ctx, map[string]func(context.Context) error{
 		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug,
-		"names": a.names, "bulletins": a.carrier.run,
+		"names": a.names, "bulletins": a.carrier.run, "reach": a.hearReach, "horizon": a.watchHorizon,
 	})
 }
 
@@ -209,6 +214,12 @@ type agent struct {
 
 	wake  chan struct{} // something may have to be done
 	dirty chan struct{} // something is to be reported
+	// sighted: something new was heard of who can be reached
+	sighted chan struct{}
+
+	planning sync.Mutex // taken before mu: plans are compiled one after the other
+	seq      uint64     // of the newest plan
+	naming   sync.Mutex // taken before mu: names are told one after the other
 
 	mu          sync.Mutex
 	intent      *fleet.Intent // the newest, nil if none was ever heard
@@ -225,13 +236,17 @@ type agent struct {
 	addrs       []netip.Addr
 	mtu         int
 	purged      bool
-	connected   bool // to the controller
+	reach       []fleet.Reach          // as last heard from the tunnel
+	nodes       map[string]share.Sight // what follows from it
+	kept        map[string]int         // how many services nobody can be reached of, by who found that
+	connected   bool                   // to the controller
 }
 
 func newAgent(cfg Config) *agent {
 	a := &agent{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
-		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), sighted: make(chan struct{}, 1),
+		kept: map[string]int{},
 		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
 		addrs: cfg.Addrs, mtu: cfg.MTU,
 	}

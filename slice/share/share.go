@@ -7,7 +7,8 @@
 // Who gets traffic, in this order:
 //
 //  1. An endpoint that is not ready, does not expose the port, or is on a node that cannot be reached gets nothing.
-//     If that leaves nobody although some are ready, reachability is disregarded: the last answer is kept, and said so.
+//     One that was out of reach is watched for a while first, unless there is nobody else. If that leaves nobody although
+//     some are ready, reachability is disregarded: the last answer is kept, and said so.
 //
 //  2. internalTrafficPolicy Local: the client's own node's endpoints, or nobody (Kubernetes' rule).
 //
@@ -51,6 +52,19 @@ type Sight struct {
 	Why  string `json:"why,omitempty"` // of Down
 }
 
+// State says up, gray, returning or down.
+func (s Sight) State() string {
+	switch {
+	case s.Back:
+		return "returning"
+	case s.Down:
+		return "down"
+	case s.Gray:
+		return "gray"
+	}
+	return "up"
+}
+
 // State is how an endpoint stands.
 type State string
 
@@ -80,6 +94,7 @@ type Ruling struct {
 	Rule      string     `json:"rule"`           // which rule decided
 	Kept      bool       `json:"kept,omitempty"` // nobody can be reached: the last answer stands
 	Standings []Standing `json:"endpoints"`      // nearest first, then by cluster and address
+	early     bool       // nobody is in use but those that are just back
 }
 
 const (
@@ -101,15 +116,16 @@ type Ask struct {
 // Of decides about a service, or about one port of it in one address family.
 func Of(s *fleet.Service, v View, ask Ask) Ruling {
 	r := Ruling{Standings: make([]Standing, 0, len(s.Endpoints))}
-	reachable, ready := 0, 0
+	reachable, returning, unreachable := 0, 0, 0
 	for i := range s.Endpoints {
 		st := v.standing(s, &s.Endpoints[i], ask)
 		switch st.State {
 		case Ready:
 			reachable++
-			ready++
-		case Unreachable, Returning:
-			ready++
+		case Returning:
+			returning++
+		case Unreachable:
+			unreachable++
 		}
 		r.Standings = append(r.Standings, st)
 	}
@@ -117,7 +133,8 @@ func Of(s *fleet.Service, v View, ask Ask) Ruling {
 		return cmp.Or(cmp.Compare(a.Ring, b.Ring), cmp.Compare(a.Endpoint.Cluster, b.Endpoint.Cluster),
 			slices.CompareFunc(a.Endpoint.Addrs, b.Endpoint.Addrs, netip.Addr.Compare), cmp.Compare(a.Endpoint.Pod, b.Endpoint.Pod))
 	})
-	r.Kept = reachable == 0 && ready > 0
+	r.early = reachable == 0 && returning > 0
+	r.Kept = reachable == 0 && returning == 0 && unreachable > 0
 	r.weigh(s, v)
 	r.explain()
 	return r
@@ -189,7 +206,7 @@ const (
 
 // usable tells whether an endpoint may get anything.
 func (r *Ruling) usable(st *Standing) bool {
-	return st.State == Ready || r.Kept && (st.State == Unreachable || st.State == Returning)
+	return st.State == Ready || r.early && st.State == Returning || r.Kept && st.State == Unreachable
 }
 
 // weigh gives those who are to get traffic their weights.
@@ -260,6 +277,8 @@ func (r *Ruling) explain() {
 		switch {
 		case st.Weight > 0 && r.Kept:
 			st.Why += "; kept, because nobody of this service can be reached"
+		case st.Weight > 0 && r.early:
+			st.Why = "gets traffic: just back, and there is nobody else"
 		case st.Weight > 0:
 			st.Why = "gets traffic"
 		case st.State == Ready:

@@ -60,6 +60,7 @@ func TestOf(t *testing.T) {
 		{name: "one's own cluster's node down: the next ring", ends: "c1/n2 c2/n1", want: "0 1", nodes: map[string]Sight{"c1/n2": down}},
 		{name: "nobody can be reached: the last answer", ends: "c2/n1 c3/n1 c3/n2!", want: "1 1 0", kept: true,
 			nodes: map[string]Sight{"c2/n1": down, "c3/n1": down, "c3/n2": down}},
+		{name: "just back, and nobody else", ends: "c2/n1 c3/n1", want: "1 0", nodes: map[string]Sight{"c2/n1": back, "c3/n1": down}},
 		{name: "nobody ready is nobody", ends: "c2/n1!", want: "0", nodes: map[string]Sight{"c2/n1": down}},
 		{name: "this node is never down", ends: "c1/n1 c2/n1", want: "1 0", nodes: map[string]Sight{"c1/n1": down}},
 		{name: "PreferClose: the nearest alone", distribute: "PreferClose", ends: "c2/n1 c3/n1", want: "1 0",

@@ -1,0 +1,190 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/plan"
+	"seaway.dev/seaway/slice/share"
+)
+
+// Who can be reached decides at once, here and by nobody else, where traffic goes:
+//
+//	tunnel ──reach──▶ [hearReach] ─▶ [watchHorizon] ─ share.Horizon ─▶ compile ─▶ Datapath.Steer: rules, sockets
+//	                                                            └────▶ share.Arrange ─▶ names
+//
+// The controller is not asked, and a round of the loop that waits for something is not waited for.
+
+// hearReach hears what the tunnel has measured of other nodes. While the tunnel does not answer, what was last heard
+// stands.
+func (a *agent) hearReach(ctx context.Context) error {
+	after := uint64(0)
+	for ctx.Err() == nil {
+		got, err := a.cfg.Tunnel.Reach(ctx, after)
+		if err != nil {
+			a.log.Debug("reach not heard", "err", err)
+			if !wait(ctx, tunnelDownLook) {
+				return nil
+			}
+			continue
+		}
+		if got.Rev == after {
+			continue
+		}
+		after = got.Rev
+		a.mu.Lock()
+		a.reach = got.Reach
+		a.mu.Unlock()
+		poke(a.sighted)
+	}
+	return nil
+}
+
+// watchHorizon turns what was heard into where traffic goes.
+func (a *agent) watchHorizon(ctx context.Context) error {
+	var h share.Horizon
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.sighted:
+		case <-again.C:
+		}
+		a.mu.Lock()
+		reach := a.reach
+		a.mu.Unlock()
+		now := time.Now()
+		nodes, next := h.Step(now, reach)
+		if !next.IsZero() {
+			again.Reset(next.Sub(now))
+		}
+		a.mu.Lock()
+		changed := !reflect.DeepEqual(nodes, a.nodes) && len(nodes)+len(a.nodes) > 0
+		if changed {
+			a.logSights(a.nodes, nodes)
+			a.nodes = nodes
+		}
+		a.mu.Unlock()
+		if changed {
+			a.steer(ctx, now)
+		}
+	}
+}
+
+// logSights says which nodes fell and which came back.
+func (a *agent) logSights(old, now map[string]share.Sight) {
+	for id, s := range now {
+		switch was := old[id]; {
+		case s.Down && !s.Back && (!was.Down || was.Back):
+			a.log.Warn("node cannot be reached", "peer", id, "why", s.Why)
+		case s.Back && !was.Back:
+			a.log.Info("node can be reached again: watched for a while before its endpoints are used", "peer", id)
+		case was.Down && !s.Down:
+			a.log.Info("node in use again", "peer", id)
+		}
+	}
+}
+
+// steer applies what follows from who can be reached.
+func (a *agent) steer(ctx context.Context, since time.Time) {
+	in, want, _ := a.compile()
+	a.tellNames()
+	if in == nil || in.Purge {
+		return
+	}
+	done, err := a.cfg.Datapath.Steer(ctx, want.Slices)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		a.log.Warn("not all rules follow who can be reached: tried again by the next round", "err", err)
+		poke(a.wake)
+	}
+	a.metrics.steered(done, time.Since(since))
+}
+
+// compile makes a plan of the newest intent and of who can be reached. Plans come one after the other, each newer in
+// both, and Seq tells which.
+func (a *agent) compile() (*fleet.Intent, plan.Node, []fleet.Problem) {
+	a.planning.Lock()
+	defer a.planning.Unlock()
+	a.mu.Lock()
+	in, nodes := a.intent, a.nodes
+	a.mu.Unlock()
+	if in == nil || in.Purge {
+		return in, plan.Node{}, nil
+	}
+	want, problems := plan.Compile(*in, plan.Local{Port: a.cfg.Port, MTU: a.mtu, Nodes: nodes})
+	a.rebase(&want)
+	a.seq++
+	var kept []string
+	for i := range want.Slices {
+		want.Slices[i].Seq = a.seq
+		kept = append(kept, want.Slices[i].Kept...)
+	}
+	a.mu.Lock()
+	a.want = want
+	a.mu.Unlock()
+	a.complain("services", kept)
+	return in, want, problems
+}
+
+// tellNames gives the node's DNS the newest intent's services, the nearest endpoints first and without those that
+// cannot be reached.
+func (a *agent) tellNames() {
+	if a.cfg.OnIntent == nil {
+		return
+	}
+	a.naming.Lock()
+	defer a.naming.Unlock()
+	a.mu.Lock()
+	in, nodes := a.intent, a.nodes
+	a.mu.Unlock()
+	if in == nil {
+		return
+	}
+	view := share.View{Cluster: in.Cluster, Node: in.Node, Nodes: nodes}
+	arranged := *in
+	arranged.Services = make([]fleet.Service, 0, len(in.Services))
+	var kept []string
+	for _, s := range in.Services {
+		s, stands := share.Arrange(s, view)
+		if stands {
+			kept = append(kept, s.Key())
+		}
+		arranged.Services = append(arranged.Services, s)
+	}
+	a.cfg.OnIntent(arranged)
+	a.complain("names of services", kept)
+}
+
+// mostComplaints bounds how many services are named one by one.
+const mostComplaints = 20
+
+// complain says which services nobody can be reached of.
+func (a *agent) complain(who string, kept []string) {
+	var ps []fleet.Problem
+	for i, key := range kept {
+		p := fleet.Problem{
+			Reason: "ServiceUnreachable", Where: "service " + key,
+			Message: "none of its ready endpoints can be reached from node " + a.cfg.Node + "; the last answer stands, and connections are refused",
+			Next:    "see `seaway explain service " + key + "` on the node; it ends by itself as soon as one can be reached",
+		}
+		if i == mostComplaints {
+			p.Where, p.Next = fmt.Sprintf("%d more services", len(kept)-i), "look at the paths to the other nodes: `seaway status`"
+		}
+		if i > mostComplaints {
+			break
+		}
+		ps = append(ps, p)
+	}
+	a.mu.Lock()
+	a.kept[who] = len(kept)
+	a.mu.Unlock()
+	a.setProblems(who, time.Now(), ps)
+}
