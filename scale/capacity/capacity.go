@@ -87,8 +87,11 @@ func (m *Model) Observe(s scale.Sample) {
 		return
 	}
 	// What a request costs is forgotten faster than how queues behave: releases change it.
-	f := math.Exp2(-dt / 1800)
-	m.Work, m.Served = m.Work*f+s.Busy*dt, m.Served*f+s.Done
+	// While many go bad the quotient speaks of something else: of requests that were refused, or of a backlog.
+	if m.Served < 1 || !(s.Bad > 0.05*s.Done) {
+		f := math.Exp2(-dt / 1800)
+		m.Work, m.Served = m.Work*f+s.Busy*dt, m.Served*f+s.Done
+	}
 	changed := m.lastReady != 0 && m.lastReady != s.Ready
 	m.lastReady = s.Ready
 	if bad(s.Bad) || changed { // with pods coming or going the sample speaks of two loads

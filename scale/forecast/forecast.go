@@ -230,7 +230,8 @@ func (m *Model) learn(p pending, y float64) {
 	}
 	err := y - float64(p.Mid)
 	if h == 2 || m.Interval > 45 && h == nearest(m.Interval) {
-		m.Rest += (1 - math.Exp2(-math.Max(m.Interval, 15)/2400)) * (math.Abs(err) - m.Rest)
+		every := math.Max(m.Interval, Horizons[h].Seconds()/8)
+		m.Rest += (1 - math.Exp2(-every/2400)) * (math.Min(math.Abs(err), 4*m.Rest) - m.Rest) // a jump is no restlessness
 		m.Rest = math.Max(m.Rest, 0.02)
 	}
 	hist := &m.Hist[h]
