@@ -25,7 +25,7 @@ func TestCommandsInTheDocs(t *testing.T) {
 	}
 	inline := regexp.MustCompile("`seaway ([^`]*)`")
 	line := regexp.MustCompile(`(?m)^seaway ([^#\n]*)`)
-	roles := []string{"hub", "controller", "agent", "tunnel"} // commands of their own, made in cmd/seaway
+	roles := []string{"hub", "controller", "autoscaler", "agent", "tunnel"} // commands of their own, made in cmd/seaway
 	shown := 0
 	for _, page := range pages {
 		b, err := os.ReadFile(page)

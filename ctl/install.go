@@ -47,7 +47,7 @@ again changes what is to be changed and nothing else.`,
 	f.BoolVar(&dry, "dry-run", false, "print the objects and change nothing")
 	f.BoolVar(&atomic, "atomic", true, "when it fails, take back what this run made")
 	f.DurationVar(&wait, "wait", 3*time.Minute, "how long to wait until the hub runs; 0: do not wait")
-	cmd.AddCommand(hub)
+	cmd.AddCommand(hub, c.installAutoscalerCmd())
 	return cmd
 }
 

@@ -45,7 +45,7 @@ agent's pod.`,
 	node.Flags().StringVar(&socket, "socket", path.Join(plan.RunDir, "agent.sock"), "the agent's `SOCKET`")
 	node.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd := &cobra.Command{Use: "explain", Short: "Show why things are as they are"}
-	cmd.AddCommand(node)
+	cmd.AddCommand(node, c.explainAutoscalerCmd())
 	return cmd
 }
 

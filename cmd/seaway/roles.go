@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"seaway.dev/seaway/autoscaler"
 	"seaway.dev/seaway/controller"
 	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/datapath/pod"
@@ -48,6 +49,25 @@ func hubCmd() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&c.Metrics, "metrics", ":8080", "`ADDRESS` of /metrics; 0: none")
 	cmd.Flags().StringVar(&c.Health, "health", ":8081", "`ADDRESS` of /healthz and /readyz; 0: none")
+	return cmd
+}
+
+func autoscalerCmd() *cobra.Command {
+	var c autoscaler.Config
+	cmd := role("autoscaler", "Run the autoscaler (a role of the image)", func(cmd *cobra.Command, log *slog.Logger) (err error) {
+		c.Log = log
+		if c.Kube, err = kube.Config("", ""); err != nil {
+			return err
+		}
+		return autoscaler.Run(cmd.Context(), c)
+	})
+	f := cmd.Flags()
+	f.StringVar(&c.Prometheus, "prometheus", "", "`URL` of the Prometheus for Autoscalers that name none")
+	f.StringVar(&c.Metrics, "metrics", ":8080", "`ADDRESS` of /metrics; 0: none")
+	f.StringVar(&c.Health, "health", ":8081", "`ADDRESS` of /healthz and /readyz; 0: none")
+	f.StringVar(&c.KEDA, "keda", "", "`ADDRESS` of the external push scaler for KEDA, such as :9100; empty: none")
+	f.IntVar(&c.Days, "days", 3, "days of evidence before an Autoscaler may do more")
+	f.BoolVar(&c.Alone, "alone", false, "do not wait for the lease: for trials outside of the cluster")
 	return cmd
 }
 
