@@ -20,7 +20,11 @@ const (
 	CondConflict = "Conflict"
 )
 
-// Reasons of the conditions Valid and Ready. The last two are ours; the rest is the standard's (mcs-api v1beta1).
+// MaxPorts is how many ports a Service may have to be exported: each of its endpoints carries them to every node of the
+// slice. The other clusters refuse more (package bulletin).
+const MaxPorts = 250
+
+// Reasons of the conditions Valid and Ready. The last three are ours; the rest is the standard's (mcs-api v1beta1).
 const (
 	ReasonValid              = "Valid"
 	ReasonNoService          = "NoService"
@@ -30,11 +34,12 @@ const (
 	ReasonPending            = "Pending"
 
 	ReasonNamespaceNotOnSlice = "NamespaceNotOnSlice" // the namespace is on no slice here
+	ReasonTooManyPorts        = "TooManyPorts"        // the Service has more than MaxPorts
 	ReasonForeignImport       = "ForeignImport"       // a ServiceImport of that name exists that Seaway did not make
 )
 
 // Invalid returns the conditions of an export that exports nothing, for one of the reasons ReasonNoService,
-// ReasonInvalidServiceType and ReasonNamespaceNotOnSlice. It has no condition Conflict: what is not exported is in
+// ReasonInvalidServiceType, ReasonNamespaceNotOnSlice and ReasonTooManyPorts. It has no condition Conflict: what is not exported is in
 // nobody's way.
 func Invalid(reason, namespace, name string) []Condition {
 	var message string
@@ -43,6 +48,8 @@ func Invalid(reason, namespace, name string) []Condition {
 		message = fmt.Sprintf("there is no Service %s/%s: create it, or delete this ServiceExport", namespace, name)
 	case ReasonInvalidServiceType:
 		message = "a Service of type ExternalName has no pods that a slice could reach: create the same ExternalName Service in the other clusters instead, and delete this ServiceExport"
+	case ReasonTooManyPorts:
+		message = fmt.Sprintf("the Service has more than %d ports, and each of them would have to be told to every node of the slice: split it into several Services and export those", MaxPorts)
 	case ReasonNamespaceNotOnSlice:
 		message = fmt.Sprintf("namespace %s is on no slice in this cluster: add it to a Slice (spec.namespaces on the hub, by name or label)", namespace)
 	}

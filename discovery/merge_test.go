@@ -329,6 +329,7 @@ Valid=false NoService: there is no Service shop/web: create it, or delete this S
 Ready=false Pending: nothing is exported until the export is valid: there is no Service shop/web: create it, or delete this ServiceExport
 `},
 		{"external name", print(Invalid(ReasonInvalidServiceType, "shop", "web"))[:32], "\nValid=false InvalidServiceType: "},
+		{"too many ports", print(Invalid(ReasonTooManyPorts, "shop", "web"))[:26], "\nValid=false TooManyPorts: "},
 		{"no slice", print(Invalid(ReasonNamespaceNotOnSlice, "shop", "web")), `
 Valid=false NamespaceNotOnSlice: namespace shop is on no slice in this cluster: add it to a Slice (spec.namespaces on the hub, by name or label)
 Ready=false Pending: nothing is exported until the export is valid: namespace shop is on no slice in this cluster: add it to a Slice (spec.namespaces on the hub, by name or label)

@@ -43,6 +43,9 @@ func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*mcs.S
 	if service.Spec.Type == corev1.ServiceTypeExternalName {
 		return object, local{reason: discovery.ReasonInvalidServiceType}, nil
 	}
+	if len(service.Spec.Ports) > discovery.MaxPorts {
+		return object, local{reason: discovery.ReasonTooManyPorts}, nil
+	}
 	slice, ok := r.cfg.SliceOf(key.Namespace)
 	if !ok {
 		return object, local{reason: discovery.ReasonNamespaceNotOnSlice}, nil

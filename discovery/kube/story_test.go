@@ -170,6 +170,21 @@ func TestBadExportsSayWhatToDo(t *testing.T) {
 	c1.wantCondition("Valid", "True Valid")
 	wantEqual(t, "the address of a port without protocol", c2.imported().Spec.Ports, []mcs.ServicePort{{Protocol: corev1.ProtocolTCP, Port: 80}})
 
+	few := service.Spec.Ports
+	for i := range discovery.MaxPorts {
+		service.Spec.Ports = append(service.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(1000 + i)})
+	}
+	c1.update(service)
+	settle(c1, c2)
+	c1.wantCondition("Valid", "False TooManyPorts")
+	if c1.imported() != nil || c2.imported() != nil {
+		t.Error("a service with too many ports was imported")
+	}
+	service.Spec.Ports = few
+	c1.update(service)
+	settle(c1, c2)
+	c1.wantCondition("Valid", "True Valid")
+
 	delete(c1.slices, "shop")
 	settle(c1, c2)
 	c1.wantCondition("Valid", "False NamespaceNotOnSlice")

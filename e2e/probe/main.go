@@ -40,15 +40,15 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("want one of serve, get, ask, hold, load, dig, addrs, shoot, seen, pause")
+		return errors.New("want one of serve, get, ask, hold, load, dig, names, addrs, shoot, seen, pause")
 	}
 	verbs := map[string]func([]string) error{
-		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "dig": dig,
+		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "dig": dig, "names": names,
 		"addrs": addrs, "shoot": shoot, "seen": seen, "pause": pause,
 	}
 	verb, ok := verbs[args[0]]
 	if !ok {
-		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, dig, addrs, shoot, seen, pause", args[0])
+		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, dig, names, addrs, shoot, seen, pause", args[0])
 	}
 	return verb(args[1:])
 }

@@ -31,7 +31,7 @@ func verbs() map[string]verb {
 			does: "Run Seaway's command, or kubectl, on each of these clusters."},
 		"on": {usage: "on MACHINE[,MACHINE…] COMMAND…", run: on,
 			does: "Run a command on each of these machines."},
-		"from": {usage: "from CLUSTER/NAMESPACE/POD[,…] get|ask|dig|addrs|shoot ARGS…", run: from,
+		"from": {usage: "from CLUSTER/NAMESPACE/POD[,…] get|ask|dig|names|addrs|shoot ARGS…", run: from,
 			does: "Let the probe in a pod (or in a pod of an app) do something."},
 		"lab": {usage: "lab ARGS…", run: labctl,
 			does: "Run the lab's command: lab wan cut c1 c2, lab machine reboot c1n1."},
