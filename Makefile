@@ -59,7 +59,7 @@ test: ## Everything a release needs: lint, unit, namespaces, fuzzers, the lab's 
 	$(MAKE) e2e
 
 e2e: build ## Stories on real clusters; STORY=name for one
-	SEAWAY_E2E=1 SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) test -count=1 -timeout 60m -v -run 'TestStory/$(or $(STORY),.*)$$' ./e2e
+	SEAWAY_E2E=1 SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) test -count=1 -timeout $(or $(TIMEOUT),60m) -v -run 'TestStory/$(or $(STORY),.*)$$' ./e2e
 
 conformance: ## The standard's own suite against the lab: SUITE=FILE (its compiled test binary) [RUNS=3] [OUT=DIR]
 	@./.ci/prepare
@@ -67,14 +67,19 @@ conformance: ## The standard's own suite against the lab: SUITE=FILE (its compil
 	@SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/conformance -version $(VERSION) -suite '$(SUITE)' $(if $(RUNS),-runs $(RUNS)) $(if $(OUT),-out '$(OUT)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 RUNS ?=
-.PHONY: postgres etcd
+.PHONY: postgres etcd chaos
+chaos: build ## Faults under load, each RUNS times (50); STORY=fault for one, OUT=FILE for JSON
+	@./.ci/prepare
+	$(LAB) status >/dev/null 2>&1 || $(LAB) up --config e2e/chaos/lab.yaml
+	SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=chaos TIMEOUT=24h
+
 postgres: ## PostgreSQL over three clusters loses nothing; RUNS=20 rounds, OUT=FILE for JSON
 	@./.ci/prepare
-	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),20) OUT=$(OUT) $(MAKE) --no-print-directory e2e STORY=postgres
+	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),20) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=postgres TIMEOUT=6h
 
 etcd: ## etcd over three clusters stays linearizable; RUNS=18 rounds, OUT=FILE for JSON
 	@./.ci/prepare
-	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),18) OUT=$(OUT) $(MAKE) --no-print-directory e2e STORY=etcd
+	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),18) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=etcd TIMEOUT=6h
 
 demo: ## From nothing to an application across three real clusters
 	@./.ci/prepare

@@ -77,7 +77,11 @@ func (s *Stage) fill(ctx context.Context, root string, im RootImage, sum io.Writ
 			return err
 		}
 	}
-	libs, err := s.libraries(ctx, files)
+	programs := slices.Clone(files)
+	for _, to := range sortedKeys(im.Add) {
+		programs = append(programs, im.Add[to])
+	}
+	libs, err := s.libraries(ctx, programs)
 	if err != nil {
 		return err
 	}
@@ -122,7 +126,7 @@ func (s *Stage) libraries(ctx context.Context, files []string) ([]string, error)
 		return nil, nil
 	}
 	out, _, err := s.Runner.Run(ctx, Command{Args: append([]string{"ldd"}, linked...)})
-	if err != nil && !strings.Contains(out, "=>") {
+	if err != nil && !strings.Contains(out, "=>") && !strings.Contains(err.Error(), "not a dynamic executable") {
 		return nil, err
 	}
 	return parseLDD(out), nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"seaway.dev/seaway/e2e/chaos"
 	"seaway.dev/seaway/e2e/etcd"
 	"seaway.dev/seaway/e2e/figures"
 	"seaway.dev/seaway/e2e/postgres"
@@ -99,4 +100,29 @@ func playEtcd(p *play, ctx context.Context, args []string) (string, error) {
 	}
 	p.measured(Measure{"election-timeout", float64(etcd.Election.Milliseconds()), "ms"})
 	return etcd.Table(rounds), err
+}
+
+func playChaos(p *play, ctx context.Context, args []string) (string, error) {
+	names, with := clauses(args, "runs")
+	n, err := counts(with)
+	if err != nil || len(names) == 0 {
+		return "", misused("want faults, and runs (%v)", err)
+	}
+	faults, err := chaos.Find(strings.Split(strings.Join(names, ","), ","))
+	if err != nil {
+		return "", misused("%v", err)
+	}
+	p.dirty = true
+	player := &chaos.Player{Stage: p.stage, Do: p.do, Tell: p.engine.tell}
+	defer player.End()
+	if err := player.Begin(ctx); err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	err = player.Play(ctx, faults, max(n["runs"], 1), func(r chaos.Report) {
+		p.records = append(p.records, r)
+		p.engine.tell("%s", r)
+		out.WriteString(r.String())
+	})
+	return out.String(), err
 }

@@ -1,0 +1,192 @@
+package chaos
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var fault = time.UnixMicro(10_000_000)
+
+// flow writes a client's log: at the given milliseconds after the fault (before it, if negative) an answer, or an error.
+func flow(t *testing.T, name string, events ...any) []note {
+	t.Helper()
+	var b strings.Builder
+	for i := 0; i < len(events); i += 2 {
+		at := fault.Add(time.Duration(events[i].(int)) * time.Millisecond)
+		fmt.Fprintf(&b, "%s %s %d %d c2/web\n", name, events[i+1], at.Add(-5*time.Millisecond).UnixMicro(), at.UnixMicro())
+	}
+	notes, err := readNotes(strings.NewReader(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return notes
+}
+
+func TestWhatAFlowSaw(t *testing.T) {
+	ms := func(n int) *time.Duration { return new(time.Duration(n) * time.Millisecond) }
+	end := fault.Add(5 * time.Second)
+	for name, c := range map[string]struct {
+		events []any
+		want   Sight
+	}{
+		"unhurt": {[]any{-10, "ok", 60, "ok", 160, "ok", 4990, "ok"},
+			Sight{Gap: 4830 * time.Millisecond, First: ms(60), Mend: ms(4830), Good: 3}},
+		"a gap that began before the fault": {[]any{-100, "ok", 4900, "ok"},
+			Sight{Gap: 5000 * time.Millisecond, First: ms(4900), Mend: ms(5000), Good: 1}},
+		"told, and mended": {append([]any{-10, "ok", 700, "reset", 720, "refused", 800, "ok"}, steady(900, 5000)...),
+			Sight{Gap: 810 * time.Millisecond, First: ms(800), Told: ms(700), Clear: ms(715), Mend: ms(810), Good: 42, Resets: 1, Errors: 2}},
+		"stuck": {[]any{-10, "ok"},
+			Sight{Gap: 5010 * time.Millisecond, Mend: ms(5010), Stuck: true}},
+		"errors to the end are no hang": {[]any{-10, "ok", 1000, "timeout", 2000, "timeout", 3000, "timeout", 4000, "timeout"},
+			Sight{Gap: 5010 * time.Millisecond, Told: ms(1000), Clear: ms(3995), Mend: ms(5010), Errors: 4}},
+		"an answer to a question asked before the fault": {[]any{-10, "ok", 2, "ok", 100, "ok", 5000, "ok"},
+			Sight{Gap: 4900 * time.Millisecond, First: ms(100), Mend: ms(4900), Good: 3}},
+	} {
+		got := look(flow(t, "f", c.events...), fault, end)["f"]
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s:\n got %s\nwant %s", name, text(got), text(c.want))
+		}
+	}
+}
+
+func text(s Sight) string {
+	show := func(d *time.Duration) string {
+		if d == nil {
+			return "-"
+		}
+		return d.String()
+	}
+	return fmt.Sprintf("gap %s first %s told %s clear %s mend %s good %d resets %d errors %d stuck %v",
+		s.Gap, show(s.First), show(s.Told), show(s.Clear), show(s.Mend), s.Good, s.Resets, s.Errors, s.Stuck)
+}
+
+func steady(from, to int) []any {
+	var out []any
+	for ms := from; ms < to; ms += 100 {
+		out = append(out, ms, "ok")
+	}
+	return out
+}
+
+func TestExpectations(t *testing.T) {
+	runs := []Run{
+		{Flips: -1, Flows: look(append(flow(t, "far.stream", append([]any{-10, "ok", 240, "ok"}, steady(300, 2000)...)...), flow(t, "svc1.stream", steady(-100, 2000)...)...), fault, fault.Add(2*time.Second))},
+		{Flips: 1, Flows: look(flow(t, "far.stream", append([]any{-10, "ok", 50, "ok", 60, "reset"}, steady(100, 2000)...)...), fault, fault.Add(2*time.Second))},
+	}
+	for expect, want := range map[string]bool{
+		"far.* gap p50 <= 100ms":              true,
+		"far.* gap p99 <= 300ms":              true,
+		"far.* gap p99 <= 249ms":              false,
+		"far.* gap max >= 250ms":              true,
+		"far.stream resets sum = 0":           false,
+		"far.stream resets sum = 1":           true,
+		"svc1.stream resets sum = 0":          true,
+		"svc?.stream mend p99 <= 1ms":         true, // nothing had to mend
+		"svc?.stream mend p99 >= 1ms":         false,
+		"far.stream,svc* mend p99 <= 1s":      true,
+		"nobody gap p99 <= 1h":                false, // nobody saw anything
+		"nobody resets sum = 0":               false,
+		"nobody mend p99 <= 1h":               false,
+		"any flips sum = 0":                   false,
+		"any flips max <= 1":                  true,
+		"far.stream told p99 <= 60ms":         true,
+		"far.stream,svc* stuck sum = 0":       true,
+		"far.stream,svc* errors max <= 1":     true,
+		"far.stream,svc* errors sum >= 2":     false,
+		"svc1.stream first p99 <= 1s":         true,
+		"svc1.stream clear p99 <= 1ms":        true,
+		"far.stream,svc1.stream gap max = 0s": false,
+	} {
+		e, err := ParseExpectation(expect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, saw := e.holds(runs); got != want {
+			t.Errorf("%s: %v (saw %s), want %v", expect, got, saw, want)
+		}
+	}
+	for _, bad := range []string{"", "far gap <= 1s", "far gap sum <= 1s", "far resets p99 = 0", "far gap p99 <= fast", "far resets sum = 1s", "far joy max = 1", "[ gap p99 <= 1s", "far gap p99 < 1s"} {
+		if _, err := ParseExpectation(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+func TestTheCatalogueHolds(t *testing.T) {
+	p := &Player{vars: map[string]string{"RELAY": "c2/c2n3", "RELAYNODE": "c2n3", "FARUID": "uid"}}
+	names := map[string]bool{}
+	for _, f := range Catalogue {
+		if names[f.Name] || f.Tells == "" || len(f.Expect) == 0 {
+			t.Errorf("%s: the name is taken, it tells nothing, or expects nothing", f.Name)
+		}
+		names[f.Name] = true
+		if _, err := f.Judge(nil); err != nil {
+			t.Error(err)
+		}
+		for _, l := range lines(f.Given, f.Inject, f.Undo, f.After) {
+			words, err := split(p.expand(l))
+			if err != nil || strings.Contains(strings.Join(words, " "), "$RELAY") {
+				t.Errorf("%s: %s: %q %v", f.Name, l, words, err)
+			}
+		}
+		for _, e := range lines(f.Expect, f.Control) {
+			e, err := ParseExpectation(e)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			hit := e.Measure == "flips"
+			for _, flow := range p.flows() {
+				hit = hit || match(e.Flows, flow)
+			}
+			if !hit {
+				t.Errorf("%s: %s: no flow is called so", f.Name, e.text)
+			}
+		}
+	}
+	if _, err := Find([]string{"short"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := Find([]string{"nonsense"}); err == nil || !strings.Contains(err.Error(), "gateway-killed") {
+		t.Errorf("an unknown name is told what there is: %v", err)
+	}
+}
+
+func TestWordsAndPaths(t *testing.T) {
+	got, err := split(`on c1n1 sh -c 'kill -9 $(pidof x)' ''`)
+	if want := []string{"on", "c1n1", "sh", "-c", "kill -9 $(pidof x)", ""}; err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%q %v", got, err)
+	}
+	if _, err := split("a 'b"); err == nil {
+		t.Error("an open quote passed")
+	}
+	id, node := relay("load c1/c1n2 > c2/c2n1 relay c2/c2n2 1.2.3.4:5\nload c1/c1n1 > c2/c2n1 relay c2/c2n3 1.2.3.4:5\n")
+	if id != "c2/c2n3" || node != "c2n3" {
+		t.Errorf("relay %q %q", id, node)
+	}
+	before := map[string]string{}
+	for _, step := range []struct {
+		paths string
+		want  int
+	}{{"s a > b direct x\n", 0}, {"s a > b direct x\ns a > c none\n", 0}, {"s a > b relay g y\ns a > c none\n", 1}, {"s a > b relay g y\n", 0}} {
+		if got := changed(before, step.paths); got != step.want {
+			t.Errorf("%q: %d changes, want %d", step.paths, got, step.want)
+		}
+	}
+}
+
+func TestTheReportNamesWhatBroke(t *testing.T) {
+	f := Fault{Name: "x", Tells: "y", Expect: []string{"f gap p99 <= 1ms"}, Control: []string{"f gap p50 >= 1ms"}}
+	r := Report{Fault: "x", Runs: []Run{{Flows: look(flow(t, "f", -10, "ok", 100, "ok"), fault, fault.Add(200*time.Millisecond))}}}
+	r.Rows = rows(r.Runs)
+	var err error
+	if r.Verdicts, err = f.Judge(r.Runs); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.String(); r.Held() || !strings.Contains(out, "BROKEN f gap p99 <= 1ms: 110ms") || !strings.Contains(out, "held   f gap p50 >= 1ms: 110ms (control)") {
+		t.Errorf("held=%v\n%s", r.Held(), out)
+	}
+}

@@ -1,0 +1,392 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"seaway.dev/seaway/e2e/logbook"
+	"seaway.dev/seaway/e2e/stage"
+)
+
+// Namespace is where the load runs. It must be on a slice, in c1, c2 and c3.
+const Namespace = "load"
+
+// Player plays faults on a lab with a load.
+type Player struct {
+	Stage *stage.Stage
+	Do    func(ctx context.Context, words []string) (string, error) // plays a line of the stories' language
+	Tell  func(string, ...any)
+
+	logs    *logbook.Folder
+	notes   []note
+	fresh   time.Time // no note before this is kept
+	vars    map[string]string
+	layout  stage.Layout
+	watched func() // ends the watch of paths
+}
+
+const (
+	settling = 90 * time.Second // for everything to work again
+	calm     = time.Second      // how long everything must have worked
+)
+
+// Play plays each fault so often, one after the other. What happens in one does not keep the others from being played;
+// the error says which did not go as expected.
+func (p *Player) Play(ctx context.Context, faults []Fault, runs int, done func(Report)) error {
+	var errs []error
+	for _, f := range faults {
+		r := p.fault(ctx, f, runs)
+		done(r)
+		if !r.Held() {
+			errs = append(errs, fmt.Errorf("%s\n%s", f.Name, r))
+		}
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, context.Cause(ctx))...)
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("%d of %d faults did not go as expected: %w", len(errs), len(faults), errors.Join(errs...))
+	}
+	return nil
+}
+
+// fault plays one fault's runs.
+func (p *Player) fault(ctx context.Context, f Fault, runs int) Report {
+	r := Report{Fault: f.Name, Tells: f.Tells}
+	p.Tell("  fault %s: %s", f.Name, f.Tells)
+	err := p.ready(ctx, f)
+	for i := 0; i < runs && err == nil; i++ {
+		var run Run
+		if run, err = p.run(ctx, f); err == nil {
+			r.Runs = append(r.Runs, run)
+		}
+	}
+	err = errors.Join(err, p.lines(context.WithoutCancel(ctx), f.After))
+	if err != nil {
+		r.Error = err.Error()
+		if err := p.Stage.Mend(context.WithoutCancel(ctx)); err != nil {
+			p.Tell("  the lab cannot be mended: %v", err)
+		}
+	}
+	r.Rows = rows(r.Runs)
+	if len(r.Runs) > 0 {
+		var err error
+		if r.Verdicts, err = f.Judge(r.Runs); err != nil {
+			r.Error = err.Error()
+		}
+	}
+	return r
+}
+
+// ready makes what is given before the fault.
+func (p *Player) ready(ctx context.Context, f Fault) error {
+	have := p.layout.Machines()
+	for _, m := range f.Needs {
+		if !slices.Contains(have, m) {
+			return fmt.Errorf("the lab has no machine %s: take it down, and start it with `seaway-lab up --config e2e/chaos/lab.yaml`", m)
+		}
+	}
+	if err := p.settle(ctx, true); err != nil {
+		return fmt.Errorf("before %s: %w", f.Name, err)
+	}
+	if err := p.lines(ctx, f.Given); err != nil {
+		return err
+	}
+	if len(f.Given) > 0 {
+		return p.settle(ctx, false)
+	}
+	return nil
+}
+
+// run plays a fault once, and undoes it whatever happens.
+func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
+	if err := p.settle(ctx, len(f.Given) == 0); err != nil {
+		return r, err
+	}
+	if err := p.look(ctx, f); err != nil {
+		return r, err
+	}
+	r = Run{Fault: f.Name, Relay: p.vars["RELAY"], Flips: -1}
+	watch := p.watch(ctx, f)
+	defer watch()
+	r.At = time.Now()
+	undone := false
+	undo := func() error {
+		if undone {
+			return nil
+		}
+		undone = true
+		return p.lines(context.WithoutCancel(ctx), f.Undo)
+	}
+	defer func() { err = errors.Join(err, undo()) }()
+	if err := p.lines(ctx, f.Inject); err != nil {
+		return r, err
+	}
+	if err := p.until(ctx, f.from(r.At).Add(f.Hold)); err != nil {
+		return r, err
+	}
+	end := time.Now()
+	if f.Watch > f.Hold {
+		if err := undo(); err != nil {
+			return r, err
+		}
+		end = f.from(r.At).Add(f.Watch)
+		if err := p.until(ctx, end); err != nil {
+			return r, err
+		}
+	}
+	if err := p.until(ctx, time.Now().Add(100*time.Millisecond)); err != nil { // clients write their logs every 25 ms
+		return r, err
+	}
+	r.Flows = look(p.notes, r.At, end)
+	r.Flips = watch()
+	p.Tell("    %s", brief(r))
+	return r, undo()
+}
+
+// from is when holding and watching begin to count: a fault that takes longer than its hold (a roll-out, a flap) is
+// held from its end.
+func (f Fault) from(at time.Time) time.Time {
+	if f.Hold == 0 {
+		return time.Now()
+	}
+	return at
+}
+
+func brief(r Run) string {
+	var hurt []string
+	for _, row := range rows([]Run{r}) {
+		if row.Mend.N > 0 {
+			hurt = append(hurt, fmt.Sprintf("%s %d ms", row.Flow, row.Gap.Max.Milliseconds()))
+		}
+	}
+	if len(hurt) == 0 {
+		return "no flow was hurt"
+	}
+	return "longest gaps: " + strings.Join(hurt, ", ")
+}
+
+// lines plays lines, all of them even if one fails.
+func (p *Player) lines(ctx context.Context, lines []string) error {
+	var errs []error
+	for _, l := range lines {
+		words, err := split(p.expand(l))
+		if err == nil {
+			err = p.line(ctx, words)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", l, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Player) line(ctx context.Context, words []string) error {
+	switch words[0] {
+	case "wait":
+		d, err := time.ParseDuration(words[1])
+		if err != nil {
+			return err
+		}
+		return p.until(ctx, time.Now().Add(d))
+	case "router": // a command in the namespace of the lab's WAN router
+		_, _, err := p.Stage.Runner.Run(ctx, stage.Command{Args: append([]string{"ip", "netns", "exec", "seaway-router"}, words[1:]...)})
+		return err
+	}
+	_, err := p.Do(ctx, words)
+	return err
+}
+
+// expand puts in what is known only now.
+func (p *Player) expand(line string) string {
+	for _, name := range []string{"RELAYNODE", "RELAY", "FARUID"} {
+		line = strings.ReplaceAll(line, "$"+name, p.vars[name])
+	}
+	return line
+}
+
+// split cuts a line into words; single quotes keep spaces.
+func split(line string) ([]string, error) {
+	var out []string
+	var word strings.Builder
+	quoted, any := false, false
+	for _, r := range line {
+		switch {
+		case r == '\'':
+			quoted, any = !quoted, true
+		case r == ' ' && !quoted:
+			if any {
+				out = append(out, word.String())
+			}
+			word.Reset()
+			any = false
+		default:
+			word.WriteRune(r)
+			any = true
+		}
+	}
+	if quoted {
+		return nil, fmt.Errorf("%q: a quote is open", line)
+	}
+	if any {
+		out = append(out, word.String())
+	}
+	if len(out) == 0 {
+		return nil, errors.New("an empty line")
+	}
+	return out, nil
+}
+
+// until reads what clients note until a moment.
+func (p *Player) until(ctx context.Context, end time.Time) error {
+	for {
+		if err := p.read(); err != nil {
+			return err
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(min(left, 100*time.Millisecond)):
+		}
+	}
+}
+
+func (p *Player) read() error {
+	more, err := p.logs.More()
+	if err != nil {
+		return err
+	}
+	for name, text := range more {
+		list, err := readNotes(strings.NewReader(text))
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		p.notes = append(p.notes, list...)
+	}
+	return nil
+}
+
+// settle waits until every flow has worked for a while without a fault. The controls past the slice are waited for only
+// if they can work.
+func (p *Player) settle(ctx context.Context, plain bool) error {
+	from := time.Now()
+	p.notes = slices.DeleteFunc(p.notes, func(n note) bool { return n.end.Before(from.Add(-calm)) })
+	return stage.Await(ctx, settling, func() error {
+		if err := p.read(); err != nil {
+			return err
+		}
+		now := time.Now()
+		if now.Sub(from) < calm {
+			return errors.New("not yet calm")
+		}
+		flows := look(p.notes, now.Add(-calm), now)
+		var errs []error
+		for _, f := range p.flows() {
+			if !plain && strings.HasPrefix(f, "plain") {
+				continue
+			}
+			if s := flows[f]; s.Good < 5 || s.Errors > 0 || s.Gap > calm/2 {
+				errs = append(errs, fmt.Errorf("%s: %d good answers, %d errors, a gap of %s in the last %s", f, s.Good, s.Errors, s.Gap.Round(time.Millisecond), calm))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// look learns what the lines of a fault may name.
+func (p *Player) look(ctx context.Context, f Fault) error {
+	text := strings.Join(lines(f.Inject, f.Undo), " ")
+	if strings.Contains(text, "$RELAY") {
+		err := stage.Await(ctx, 30*time.Second, func() error {
+			out, err := p.Do(ctx, []string{"paths", "c1"})
+			if err != nil {
+				return err
+			}
+			p.vars["RELAY"], p.vars["RELAYNODE"] = relay(out)
+			if p.vars["RELAY"] == "" {
+				return fmt.Errorf("no gateway relays from c1n1 to c2n1:\n%s", out)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if strings.Contains(text, "$FARUID") {
+		out, err := p.Stage.Kubectl(ctx, "c2", "get", "pod", "far", "-n", Namespace, "-o", "jsonpath={.metadata.uid}")
+		if err != nil {
+			return err
+		}
+		p.vars["FARUID"] = strings.TrimSpace(out)
+	}
+	return nil
+}
+
+// relay finds in what the verb `paths` prints the gateway between the client and far.
+func relay(paths string) (id, node string) {
+	for l := range strings.Lines(paths) {
+		f := strings.Fields(l) // SLICE NODE > PEER relay GATEWAY ADDRESS
+		if len(f) >= 6 && f[0] == Namespace && f[1] == "c1/c1n1" && f[3] == "c2/c2n1" && f[4] == "relay" {
+			_, node, _ := strings.Cut(f[5], "/")
+			return f[5], node
+		}
+	}
+	return "", ""
+}
+
+// watch counts changes of paths, as c1's nodes tell them, for faults that expect none. The function that it returns
+// ends the watch and may be called again.
+func (p *Player) watch(ctx context.Context, f Fault) func() int {
+	if !slices.ContainsFunc(f.Expect, func(e string) bool { return strings.Contains(e, " flips ") }) {
+		return func() int { return -1 }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	count := make(chan int, 1)
+	go func() {
+		flips, before := 0, map[string]string{}
+		for ctx.Err() == nil {
+			if out, err := p.Do(ctx, []string{"paths", "c1"}); err == nil {
+				flips += changed(before, out)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+		count <- flips
+	}()
+	result, ended := 0, false
+	return func() int {
+		cancel()
+		if !ended {
+			result, ended = <-count, true
+		}
+		return result
+	}
+}
+
+// changed counts and remembers how many pairs have another path than before.
+func changed(before map[string]string, paths string) int {
+	n := 0
+	for l := range strings.Lines(paths) {
+		pair, path, ok := strings.Cut(strings.TrimSpace(l), " > ")
+		peer, path, _ := strings.Cut(path, " ")
+		if !ok {
+			continue
+		}
+		key := pair + " > " + peer
+		if was, known := before[key]; known && was != path {
+			n++
+		}
+		before[key] = path
+	}
+	return n
+}
