@@ -3,12 +3,8 @@ package ctl
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"path"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,34 +41,13 @@ agent's pod.`,
 	node.Flags().StringVar(&socket, "socket", path.Join(plan.RunDir, "agent.sock"), "the agent's `SOCKET`")
 	node.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd := &cobra.Command{Use: "explain", Short: "Show why things are as they are"}
-	cmd.AddCommand(node, c.explainAutoscalerCmd())
+	cmd.AddCommand(node, c.explainServiceCmd(), c.explainAutoscalerCmd())
 	return cmd
 }
 
 // wantOf asks an agent what its node should be.
 func wantOf(ctx context.Context, socket string) (plan.Node, error) {
 	var want plan.Node
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	web := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
-	defer web.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/v1/want", nil)
-	if err != nil {
-		return want, err
-	}
-	answer, err := web.Do(req)
-	if err != nil {
-		return want, fail(ExitRefused, "no agent answers on %s: %v", socket, err).
-			then("run it on a node of a member, or in the agent's pod:\nkubectl -n seaway-system exec ds/seaway-agent -- /seaway explain node")
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return want, fail(ExitRefused, "the agent on %s says %s", socket, answer.Status).then("kubectl -n seaway-system logs ds/seaway-agent")
-	}
-	if err := json.NewDecoder(io.LimitReader(answer.Body, explainLimit)).Decode(&want); err != nil {
-		return want, fmt.Errorf("read the plan from %s: %w", socket, err)
-	}
-	return want, nil
+	err := askAgent(ctx, socket, "/v1/want", &want)
+	return want, err
 }

@@ -12,12 +12,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"seaway.dev/seaway/slice/share"
 )
 
 // SocketName is the agent's local socket in RunDir, readable by root alone:
 //
 //	GET /v1/want   what the node should be: plan.Node
 //	GET /v1/state  how it stands: fleet.Report
+//	GET /v1/services/NAMESPACE/NAME   where this node's traffic to a service goes, and why: share.Account
 //	GET /metrics   for Prometheus
 //	GET /healthz   200 while the loop runs
 const SocketName = "agent.sock"
@@ -32,9 +35,28 @@ func (a *agent) handler() http.Handler {
 		writeJSON(w, want)
 	})
 	mux.HandleFunc("GET /v1/state", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.state()) })
+	mux.HandleFunc("GET /v1/services/{namespace}/{name}", a.explainService)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.cfg.Metrics, promhttp.HandlerOpts{}))
 	return mux
+}
+
+func (a *agent) explainService(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	in, nodes, reach := a.intent, a.nodes, a.reach
+	a.mu.Unlock()
+	if in == nil {
+		http.Error(w, "this node was told nothing yet: its controller is not heard", http.StatusNotFound)
+		return
+	}
+	for _, s := range in.Services {
+		if s.Namespace == r.PathValue("namespace") && s.Name == r.PathValue("name") {
+			writeJSON(w, share.Explain(s, share.View{Cluster: in.Cluster, Node: in.Node, Nodes: nodes}, reach))
+			return
+		}
+	}
+	http.Error(w, fmt.Sprintf("service %.100s/%.100s is not imported here: nobody exports it to a slice of this cluster",
+		r.PathValue("namespace"), r.PathValue("name")), http.StatusNotFound)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -9,10 +9,6 @@ import (
 	"seaway.dev/seaway/slice/share"
 )
 
-// defaultAffinity is how long a client stays with its backend when the service does not say: Kubernetes' default for
-// sessionAffinityConfig.clientIP.timeoutSeconds, in seconds.
-const defaultAffinity = 10800
-
 // balances turns the services of one slice into service addresses and those who answer for them, by the shares that
 // package share gives them; kept names the services of which nobody can be reached. Services of other slices, headless
 // ones and those without an address yet have nothing to balance. A port that nobody exposes keeps its entry without
@@ -93,7 +89,7 @@ func affinity(s *fleet.Service) int32 {
 	case !s.Affinity:
 		return 0
 	case s.Timeout <= 0:
-		return defaultAffinity
+		return share.DefaultSticky
 	default:
 		return s.Timeout
 	}
