@@ -33,6 +33,8 @@ var floors = []struct {
 	{"slice/policy", []string{"sigs.k8s.io/controller-runtime", "k8s.io/client-go", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"discovery/zone", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"discovery/corefile", []string{"k8s.io", "sigs.k8s.io", "./", "net/http", "os", "log/slog"}, "a decider does no I/O"},
+	{"failover/detect", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net", "net/http", "os", "log/slog"}, "a decider does no I/O"},
+	{"failover/steer", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"bulletin", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "net/http", "os"}, "a codec does no I/O"},
 	{"scale/sim", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "the simulator feeds deciders, it reads no files"},
 	{"scale/trace", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "log/slog"}, "a reader of traces"},

@@ -1,0 +1,393 @@
+// Package detect decides, from what is sent to and heard from another node, which ways to it work, whether the node
+// can be reached at all, and why not. It is a step machine: what happened and when goes in, asks to send and verdicts
+// come out. It has no clock, socket or goroutine.
+//
+// Two nodes form a [Pair]. A way is one route between them: direct to one of the addresses, or by a gateway that
+// relays. On each way asks are sent and answered. One end, the lead, asks often on the way in use and seldom on the
+// others; the other end hears the asks, which say what the lead holds of the way, and asks itself only where it misses
+// them. So a quiet pair costs one ask and one answer per interval, and both ends notice a loss at the same time.
+//
+//	          an ask unanswered (lead), or missed (the other)      8 asks lost, and 320 ms silent
+//	┌───────┐ ──────────────────────────────────▶ ┌───────┐ ───────────────────────────────▶ ┌──────┐
+//	│ alive │                                     │ doubt │ asks every 15 ms, on all ways    │ dead │
+//	└───────┘ ◀────────────────────────────────── └───────┘                                  └──────┘
+//	    ▲             any answer                                                                │
+//	    └──────────────────────── two answers ──────────────────────────────────────────────────┘
+//
+// Doubt is cheap: it lasts an answer's round trip, and meanwhile data can be sent by two ways at once. So it may be
+// wrong often. Dead is expensive, and takes so many lost asks that neither loss of 10 % nor 200 ms of additional delay
+// leads there. A node is down when all ways are dead.
+package detect
+
+import (
+	"fmt"
+	"time"
+
+	"seaway.dev/seaway/fleet"
+)
+
+// Config is how fast and how careful a pair is. See [Default].
+type Config struct {
+	Active    time.Duration // between asks on the way in use
+	Standby   time.Duration // between asks on the others
+	Burst     time.Duration // between asks in doubt
+	Retry     time.Duration // between asks on a dead way, at first
+	DeadLost  int           // asks lost in a row until a way may be dead
+	DeadAfter time.Duration // silence, from the first of those, until it is
+	Rise      time.Duration // a node that was down must answer for so long to be up again; doubled each time it falls soon
+	RiseMost  time.Duration // the most that this grows to
+	GrayAfter time.Duration // a way that is worse than usual for so long makes the node gray
+	GrayClear time.Duration // and one that is as usual again for so long, up
+}
+
+// Default suits paths of up to 150 ms. Its cost: 10 asks and 10 answers per second and pair, of 76 bytes each with
+// their headers, are 12 kbit/s, and 2 kbit/s for each way on standby.
+//
+// DeadAfter is the 200 ms by which a path's delay may jump without being taken for a loss, the path's own round trip,
+// and room for a busy machine. DeadLost at 10 % of loss happens once in 10^8 doubts: 30 years of one pair.
+func Default() Config {
+	return Config{Active: 100 * time.Millisecond, Standby: 2 * time.Second, Burst: 15 * time.Millisecond, Retry: 250 * time.Millisecond,
+		DeadLost: 8, DeadAfter: 320 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
+		GrayAfter: 2 * time.Second, GrayClear: 5 * time.Second}
+}
+
+const (
+	lateLoop     = 10 * time.Millisecond // a tick later than this says that this process was not given the time
+	flapMemory   = time.Minute           // a fall within so long of the last one is flapping
+	dataIsFresh  = 60 * time.Millisecond // data heard this recently speak for a way
+	quietFlow    = 30 * time.Millisecond // a busy flow that stops for so long is asked after
+	missedAfter  = 40 * time.Millisecond // an ask of the other end may come so much later than announced
+	flowIsBusy   = 20 * time.Millisecond // data this close together are a busy flow
+	maxLifeOfAsk = 2 * time.Second       // later answers are not waited for
+)
+
+// Pair is what one node holds of another. Times are since any fixed start and never go back. Not for concurrent use.
+type Pair struct {
+	cfg  Config
+	lead bool
+	ways []*Way
+	use  int // index of the way in use, -1 for none
+
+	state  fleet.ReachState
+	since  time.Duration // of state
+	fell   time.Duration // when it was last down
+	falls  int           // in quick succession
+	rising time.Duration // since when a node that was down answers, 0 if it does not
+	worse  time.Duration // since when the way in use is worse than usual, 0 if it is not
+	better time.Duration // since when a gray node's way is as usual, 0 if it is not
+	sent   time.Duration // when data were last sent to the node
+	wake   time.Duration // when Tick wanted to be called
+}
+
+// New returns a pair without ways. One end must be the lead, and the other not.
+func New(cfg Config, lead bool) *Pair {
+	return &Pair{cfg: cfg, lead: lead, use: -1, state: fleet.ReachUnknown}
+}
+
+// SetWays says which ways there are. Those that stay, by name, keep what is known of them.
+func (p *Pair) SetWays(names []string) {
+	was := ""
+	if p.use >= 0 {
+		was = p.ways[p.use].Name
+	}
+	old := map[string]*Way{}
+	for _, w := range p.ways {
+		old[w.Name] = w
+	}
+	p.ways, p.use = nil, -1
+	for i, n := range names {
+		w := old[n]
+		if w == nil {
+			w = &Way{Name: n, State: Fresh}
+		}
+		p.ways = append(p.ways, w)
+		if n == was {
+			p.use = i
+		}
+	}
+}
+
+// SetPace changes how often the way in use and the others are asked on: nodes with many neighbours must bound the sum.
+func (p *Pair) SetPace(active, standby time.Duration) { p.cfg.Active, p.cfg.Standby = active, standby }
+
+// Ways returns the ways, in the order they were set.
+func (p *Pair) Ways() []*Way { return p.ways }
+
+// InUse returns the index of the way in use, -1 for none.
+func (p *Pair) InUse() int { return p.use }
+
+// Use says which way data take now. The ways that are concerned are asked on at once, so that the other end hears of it.
+func (p *Pair) Use(way int) {
+	if way == p.use {
+		return
+	}
+	for _, i := range []int{p.use, way} {
+		if i >= 0 {
+			p.ways[i].next = 0
+		}
+	}
+	p.use, p.worse, p.better = way, 0, 0
+}
+
+// Prompt asks on a way as soon as Tick is called.
+func (p *Pair) Prompt(way int) {
+	w := p.ways[way]
+	if len(w.asks) == 0 || w.asks[len(w.asks)-1].late {
+		w.next, w.prompt = 0, true
+	}
+}
+
+// Every returns how long the other end is to wait for the next ask on a way.
+func (p *Pair) Every(way int) time.Duration {
+	if way == p.use {
+		return p.cfg.Active
+	}
+	return p.cfg.Standby
+}
+
+// Sent notes that an ask left. Its number is any that is not under way.
+func (p *Pair) Sent(way int, number uint64, now time.Duration) {
+	w := p.ways[way]
+	w.asks = append(w.asks, ask{number: number, at: now})
+	if len(w.asks) > maxAsks {
+		w.asks = w.asks[1:]
+	}
+	w.asked = now
+	if w.silent == 0 {
+		w.silent = now
+	}
+}
+
+// Answered notes that an ask was answered, and returns its round trip; ok is false if no such ask is waited for.
+func (p *Pair) Answered(number uint64, now time.Duration) (way int, rtt time.Duration, ok bool) {
+	for i, w := range p.ways {
+		if rtt, ok = w.answered(number, now); ok {
+			w.evidence(now)
+			return i, rtt, true
+		}
+	}
+	return -1, 0, false
+}
+
+// Heard is what an ask of the other end says.
+type Heard struct {
+	Alive bool          // it hears our answers on this way
+	Every time.Duration // until its next one
+	RTT   time.Duration // as it measured, 0 if it did not
+	Loss  float64
+}
+
+// Heard notes that the other end asked.
+func (p *Pair) Heard(way int, h Heard, now time.Duration) {
+	w := p.ways[way]
+	w.heard, w.data = now, now
+	w.expect = 0
+	if !p.lead {
+		w.expect = now + h.Every + max(h.Every/4, missedAfter)
+	}
+	if !h.Alive {
+		if w.State == Alive && !p.lead { // the lead does not hear us by it
+			w.State, w.next, w.silent = Doubt, 0, now
+		}
+		return
+	}
+	if !p.lead && h.RTT > 0 {
+		w.told(h)
+	}
+	w.evidence(now)
+}
+
+// Data notes that data came from the node. It is no proof that it can be reached, but that it lives.
+func (p *Pair) Data(way int, now time.Duration) {
+	w := p.ways[way]
+	w.busy = now-w.data < flowIsBusy
+	w.data = now
+}
+
+// Sending notes that data go to the node.
+func (p *Pair) Sending(now time.Duration) { p.sent = now }
+
+// Tick lets time pass. It returns the ways to ask on now, and when to call it again unless something happens before.
+func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
+	if late := now - p.wake; p.wake > 0 && late > lateLoop {
+		for _, w := range p.ways {
+			w.excuse(late)
+		}
+	}
+	for i, w := range p.ways {
+		w.lose(now)
+		p.judge(i, now)
+	}
+	p.conclude(now)
+	doubt := p.use >= 0 && p.ways[p.use].State == Doubt || p.use < 0 && p.state == fleet.ReachUp
+	wake = now + p.cfg.Standby
+	for i, w := range p.ways {
+		every := p.interval(i, doubt, now)
+		if w.next > now+every {
+			w.next = now + every
+		}
+		if now >= w.next && p.asks(i, doubt, now) {
+			ask = append(ask, i)
+			w.next = now + every
+		} else if now >= w.next {
+			w.next = now + every // the other end does it
+		}
+		wake = min(wake, w.next, w.deadline(now))
+	}
+	if p.use >= 0 && p.ways[p.use].busy {
+		wake = min(wake, now+p.cfg.Burst)
+	}
+	p.wake = max(wake, now+time.Millisecond)
+	return ask, p.wake
+}
+
+// judge moves a way between alive, doubt and dead.
+func (p *Pair) judge(i int, now time.Duration) {
+	w := p.ways[i]
+	switch w.State {
+	case Alive:
+		missed := w.expect > 0 && now >= w.expect
+		if i == p.use && w.busy && now-w.data > quietFlow && now-p.sent < quietFlow {
+			w.busy = false // once
+			if now-w.asked > p.cfg.Active/2 {
+				w.next, w.prompt = 0, true
+			}
+		}
+		if w.lost > 0 || missed {
+			w.State, w.next, w.expect = Doubt, 0, 0
+			if w.silent == 0 {
+				w.silent = now
+			}
+		}
+	case Doubt:
+		lost, after := p.cfg.DeadLost, max(p.cfg.DeadAfter, w.RTT+p.cfg.DeadAfter-20*time.Millisecond)
+		if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
+			lost, after = 2*lost, 2*after
+		}
+		if w.lost >= lost && now-w.silent >= after {
+			w.State, w.died, w.streak = Dead, now, 0
+		}
+	}
+}
+
+// interval is how often to ask on a way now.
+func (p *Pair) interval(i int, doubt bool, now time.Duration) time.Duration {
+	w := p.ways[i]
+	switch {
+	case w.State == Doubt, doubt && w.State != Dead:
+		return p.cfg.Burst
+	case w.State == Dead && now-w.died < 10*time.Second, w.State == Fresh && now-w.first(now) < 10*time.Second:
+		return p.cfg.Retry
+	case i == p.use || p.rising > 0 && w.State == Alive:
+		return p.cfg.Active
+	}
+	return p.cfg.Standby
+}
+
+// asks tells whether this end has to ask.
+func (p *Pair) asks(i int, doubt bool, now time.Duration) bool {
+	w := p.ways[i]
+	if p.lead || doubt || w.State != Alive || w.prompt {
+		w.prompt = false
+		return true
+	}
+	return now-w.heard > p.cfg.Standby+p.cfg.Standby/2 // the lead may not know this way
+}
+
+// conclude judges the node by its ways.
+func (p *Pair) conclude(now time.Duration) {
+	works, dead, speaks := 0, 0, false
+	for _, w := range p.ways {
+		switch w.State {
+		case Alive, Doubt:
+			works++
+		case Dead:
+			dead++
+		}
+		speaks = speaks || w.data > 0 && now-w.data < p.cfg.DeadAfter
+	}
+	switch {
+	case p.state == fleet.ReachDown:
+		p.rise(works > 0, now)
+	case works+dead == 0:
+	case works == 0 && !speaks:
+		p.become(fleet.ReachDown, now)
+		if p.fell > 0 && now-p.fell < flapMemory+p.riseTime() {
+			p.falls++
+		} else {
+			p.falls = 0
+		}
+		p.fell, p.rising = now, 0
+	case p.state == fleet.ReachUnknown:
+		p.become(fleet.ReachUp, now)
+	default:
+		p.shade(now)
+	}
+}
+
+// riseTime is how long a node that was down must answer until it is up.
+func (p *Pair) riseTime() time.Duration {
+	return min(p.cfg.Rise<<min(p.falls, 16), p.cfg.RiseMost)
+}
+
+func (p *Pair) rise(alive bool, now time.Duration) {
+	switch {
+	case !alive:
+		p.rising = 0
+	case p.rising == 0:
+		p.rising = now
+	case now-p.rising >= p.riseTime():
+		p.become(fleet.ReachUp, now)
+		p.rising = 0
+	}
+}
+
+// shade tells up and gray apart.
+func (p *Pair) shade(now time.Duration) {
+	if p.use < 0 {
+		return
+	}
+	bad := p.ways[p.use].Worse() != ""
+	mark := func(t *time.Duration, on bool) bool {
+		switch {
+		case !on:
+			*t = 0
+		case *t == 0:
+			*t = now
+		}
+		return on
+	}
+	if mark(&p.worse, bad) && p.state == fleet.ReachUp && now-p.worse >= p.cfg.GrayAfter {
+		p.become(fleet.ReachGray, now)
+	}
+	if mark(&p.better, !bad) && p.state == fleet.ReachGray && now-p.better >= p.cfg.GrayClear {
+		p.become(fleet.ReachUp, now)
+	}
+}
+
+func (p *Pair) become(s fleet.ReachState, now time.Duration) { p.state, p.since = s, now }
+
+// State returns what is held of the node, and since when.
+func (p *Pair) State() (fleet.ReachState, time.Duration) { return p.state, p.since }
+
+// Silence says for how long nothing at all was heard of the node.
+func (p *Pair) Silence(now time.Duration) time.Duration {
+	last := time.Duration(0)
+	for _, w := range p.ways {
+		last = max(last, w.data, w.seen)
+	}
+	return now - last
+}
+
+// String describes the pair in one line, for transcripts.
+func (p *Pair) String() string {
+	s := string(p.state)
+	for i, w := range p.ways {
+		mark := ""
+		if i == p.use {
+			mark = "*"
+		}
+		s += fmt.Sprintf(" %s%s=%s", w.Name, mark, w.State)
+	}
+	return s
+}

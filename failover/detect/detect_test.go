@@ -1,0 +1,298 @@
+package detect_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"seaway.dev/seaway/failover/detect"
+	"seaway.dev/seaway/fleet"
+)
+
+var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
+
+const ms = time.Millisecond
+
+func usual(seed uint64) *network {
+	n := newNetwork(seed, map[string]time.Duration{"direct": 20 * ms, "near": 22 * ms, "far": 40 * ms}, "direct", "near", "far")
+	n.run(5 * time.Second)
+	return n
+}
+
+// TestTranscripts: what the two ends of a pair hold and do, state by state, when something happens to the ways between
+// them.
+func TestTranscripts(t *testing.T) {
+	for name, story := range map[string]func(n *network){
+		"direct-cut": func(n *network) {
+			n.cut("direct", true)
+			n.run(7 * time.Second)
+			n.cut("direct", false)
+			n.run(15 * time.Second)
+		},
+		"one-way-cut": func(n *network) {
+			n.cut("direct", true, 1)
+			n.run(7 * time.Second)
+		},
+		"pair-cut": func(n *network) { // third cluster only
+			n.cut("direct", true)
+			n.cut("near", true)
+			n.run(7 * time.Second)
+		},
+		"node-dead": func(n *network) {
+			n.ends[1].asleep = true
+			n.run(8 * time.Second)
+			n.ends[1].asleep = false
+			n.at(n.now, n.ends[1].tick)
+			n.run(14 * time.Second)
+		},
+		"paused": func(n *network) { // our own process did not run: nobody else is to blame
+			n.ends[0].asleep = true
+			n.run(n.now + 300*ms)
+			n.ends[0].asleep = false
+			n.at(n.now, n.ends[0].tick)
+			n.run(7 * time.Second)
+		},
+		"flapping": func(n *network) {
+			for range 6 {
+				n.cut("direct", true)
+				n.run(n.now + 5*time.Second)
+				n.cut("direct", false)
+				n.run(n.now + 5*time.Second)
+			}
+			n.run(n.now + 60*time.Second)
+		},
+		"delay": func(n *network) {
+			for _, l := range n.links {
+				l.delay[0] += 100 * ms
+				l.delay[1] += 100 * ms
+			}
+			n.run(12 * time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := usual(1)
+			n.log.Reset()
+			story(n)
+			got, file := n.log.String(), filepath.Join("testdata", name+".txt")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("differs from %s (go test ./failover/detect -update rewrites it)\ngot:\n%s\nwant:\n%s", file, got, want)
+			}
+		})
+	}
+}
+
+// TestGaps: the longest gap of a stream of data when the way in use dies, over many moments at which it may die.
+func TestGaps(t *testing.T) {
+	for name, cut := range map[string]func(n *network){
+		"way dies":  func(n *network) { n.cut("direct", true) },
+		"one way":   func(n *network) { n.cut("direct", true, 0) },
+		"other way": func(n *network) { n.cut("direct", true, 1) },
+		"pair": func(n *network) {
+			n.cut("direct", true)
+			n.cut("near", true)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var worst time.Duration
+			for seed := range uint64(200) {
+				n := usual(seed)
+				n.stream(10*ms, 8*time.Second)
+				at := 5*time.Second + time.Duration(seed)*7*ms
+				n.run(at)
+				cut(n)
+				n.run(8 * time.Second)
+				for _, e := range n.ends {
+					worst = max(worst, e.gap(at-50*ms))
+				}
+			}
+			t.Logf("longest gap of 200: %v", worst)
+			limit := 200 * ms
+			if name == "pair" {
+				limit = 250 * ms
+			}
+			if worst > limit {
+				t.Errorf("longest gap %v, want %v at most", worst, limit)
+			}
+		})
+	}
+}
+
+// TestNoFalseVerdict: no schedule of blips, loss and jitter, below the threshold flips a verdict.
+func TestNoFalseVerdict(t *testing.T) {
+	span, seeds := 5*time.Minute, uint64(20)
+	if testing.Short() {
+		span, seeds = time.Minute, 5
+	}
+	for name, harm := range map[string]func(n *network){
+		"5 % loss, 50 ms jitter": func(n *network) {
+			for _, l := range n.links {
+				l.loss = [2]float64{0.05, 0.05}
+				l.jitter = [2]time.Duration{50 * ms, 50 * ms}
+			}
+		},
+		"200 ms extra delay, on and off": func(n *network) {
+			on := false
+			var flip func()
+			flip = func() {
+				on = !on
+				d := 100 * ms
+				if !on {
+					d = -d
+				}
+				for _, l := range n.links {
+					l.delay[0] += d
+					l.delay[1] += d
+				}
+				n.at(n.now+time.Duration(n.rng.Int64N(int64(4*time.Second))), flip)
+			}
+			n.at(n.now, flip)
+		},
+		"blips of 200 ms": func(n *network) {
+			var blip func()
+			blip = func() {
+				for w := range n.links {
+					n.cut(w, true)
+				}
+				n.at(n.now+time.Duration(n.rng.Int64N(int64(200*ms))), func() {
+					for w := range n.links {
+						n.cut(w, false)
+					}
+				})
+				n.at(n.now+500*ms+time.Duration(n.rng.Int64N(int64(3*time.Second))), blip)
+			}
+			n.at(n.now, blip)
+		},
+		"pauses of one end of 250 ms": func(n *network) {
+			var pause func()
+			pause = func() {
+				e := n.ends[n.rng.IntN(2)]
+				e.asleep = true
+				n.at(n.now+time.Duration(n.rng.Int64N(int64(250*ms))), func() { e.asleep = false; e.tick() })
+				n.at(n.now+400*ms+time.Duration(n.rng.Int64N(int64(3*time.Second))), pause)
+			}
+			n.at(n.now, pause)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range seeds {
+				n := usual(seed)
+				harm(n)
+				n.run(5*time.Second + span)
+				for _, e := range n.ends {
+					if e.downs > 0 || len(e.dead) > 0 {
+						t.Fatalf("seed %d: %s took the other for down %d times, ways for dead: %v", seed, e.name, e.downs, e.dead)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestRealLossIsAlwaysSeen: whatever the quality was before, a node that is gone is down within a second, and one that
+// is back is up again.
+func TestRealLossIsAlwaysSeen(t *testing.T) {
+	var slowest time.Duration
+	for seed := range uint64(300) {
+		n := usual(seed)
+		for _, l := range n.links {
+			l.loss = [2]float64{n.rng.Float64() * 0.1, n.rng.Float64() * 0.1}
+			l.jitter = [2]time.Duration{time.Duration(n.rng.Int64N(int64(50 * ms))), time.Duration(n.rng.Int64N(int64(50 * ms)))}
+		}
+		n.run(10*time.Second + time.Duration(n.rng.Int64N(int64(time.Second))))
+		dead := n.ends[seed%2]
+		dead.asleep = true
+		at, other := n.now, n.ends[1-seed%2]
+		for other.downs == 0 && n.now < at+2*time.Second {
+			n.run(n.now + ms)
+		}
+		slowest = max(slowest, n.now-at)
+		if n.now-at > time.Second {
+			t.Fatalf("seed %d: not down after %v:\n%s", seed, n.now-at, n.log.String())
+		}
+		n.run(n.now + 3*time.Second)
+		dead.asleep = false
+		n.at(n.now, dead.tick)
+		n.run(n.now + 5*time.Second)
+		if s, _ := other.pair.State(); s != fleet.ReachUp && s != fleet.ReachGray {
+			t.Fatalf("seed %d: back for 5 s and still %s", seed, s)
+		}
+	}
+	t.Logf("slowest of 300: %v", slowest)
+}
+
+// TestCost: a quiet pair asks so seldom that it stays below 20 kbit/s, both directions and all ways together.
+func TestCost(t *testing.T) {
+	n := usual(1)
+	was := n.ends[0].asks + n.ends[1].asks
+	n.run(n.now + 60*time.Second)
+	asks := float64(n.ends[0].asks+n.ends[1].asks-was) / 60
+	const bits = 8 * (48 + 28)
+	t.Logf("%.1f asks/s, %.1f kbit/s", asks, 2*asks*bits/1000)
+	if 2*asks*bits > 20000 {
+		t.Errorf("%.1f asks/s are more than 20 kbit/s", asks)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	n := usual(1)
+	relay := map[string]string{"near": "c2/g", "far": "c3/g"}
+	n.ends[1].asleep = true
+	n.run(7 * time.Second)
+	p := n.ends[0].pair
+	for _, c := range []struct {
+		up     map[string]bool
+		others int
+		alive  int
+		want   detect.Cause
+		text   string
+	}{
+		{map[string]bool{"c3/g": true}, 5, 4, detect.CausePeer, "no answer on 3 paths; c3/g answers and does not reach it either"},
+		{map[string]bool{"c3/g": true, "c2/g": true}, 5, 4, detect.CausePeer, "no answer on 3 paths; c2/g, c3/g answer and do not reach it either"},
+		{nil, 5, 4, detect.CauseCut, "no answer on 3 paths; no third cluster's gateway can tell whether it lives"},
+		{nil, 5, 0, detect.CauseIsolated, "none of 6 nodes answers: this node seems cut off"},
+	} {
+		cause, text := p.Explain(detect.Surroundings{Relay: relay, Up: c.up, Others: c.others, Alive: c.alive, Control: true}, n.now)
+		if cause != c.want || text != c.text {
+			t.Errorf("%v: %s %q, want %s %q", c, cause, text, c.want, c.text)
+		}
+	}
+	n = usual(1)
+	if cause, _ := n.ends[0].pair.Explain(detect.Surroundings{}, n.now); cause != detect.CauseControl {
+		t.Errorf("control plane not heard: %q", cause)
+	}
+	n.cut("direct", true)
+	n.run(7 * time.Second)
+	if cause, text := n.ends[0].pair.Explain(detect.Surroundings{Control: true}, n.now); cause != detect.CausePath || text != "direct: no answer; near, far: works" {
+		t.Errorf("direct path cut: %q %q", cause, text)
+	}
+	for _, c := range []struct{ nodes, want string }{
+		{"", "unknown"}, {"unknown", "unknown"}, {"down unknown", "down"}, {"down up", "gray"}, {"up up unknown", "up"},
+	} {
+		var in []fleet.ReachState
+		var s fleet.ReachState
+		for rest := c.nodes; ; {
+			k, _ := fmt.Sscan(rest, &s)
+			if k == 0 {
+				break
+			}
+			in = append(in, s)
+			rest = rest[min(len(rest), len(s)+1):]
+		}
+		if got := detect.Cluster(in); string(got) != c.want {
+			t.Errorf("cluster of %q: %s, want %s", c.nodes, got, c.want)
+		}
+	}
+}
