@@ -87,6 +87,9 @@ func (s *server) apply() (changes int) {
 		keys[d.Slice] = key
 		cfg.Devices = append(cfg.Devices, relay.Device{Slice: d.Slice, Key: key.Public(), Peers: d.Peers})
 	}
+	if err := s.neighbors(&cfg); err != nil {
+		trouble("probes", "KeyUnusable", err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.have)) {
 		if _, ok := keys[name]; ok {
 			continue
@@ -114,6 +117,33 @@ func (s *server) apply() (changes int) {
 		}
 	}
 	return changes
+}
+
+// neighbors adds to what the switch is to know the nodes to probe, each with the secret that it shares with this one.
+func (s *server) neighbors(cfg *relay.Config) error {
+	if len(s.want.Neighbors) == 0 {
+		return nil
+	}
+	key, err := s.keys.ensure(fleet.ManagementSlice)
+	if err != nil {
+		return err
+	}
+	cfg.Self, cfg.Cluster, cfg.Relay = key.Public(), s.want.Cluster, s.want.Gateway
+	var errs []error
+	secrets := map[fleet.Key][32]byte{}
+	for _, n := range s.want.Neighbors {
+		secret, ok := s.secrets[n.Key]
+		if !ok || s.secretsOf != cfg.Self {
+			if secret, err = key.Shared(n.Key); err != nil {
+				errs = append(errs, fmt.Errorf("node %s is not probed: %w", n.ID, err))
+				continue
+			}
+		}
+		secrets[n.Key] = secret
+		cfg.Neighbors = append(cfg.Neighbors, relay.Neighbor{Neighbor: n, Secret: secret})
+	}
+	s.secrets, s.secretsOf = secrets, cfg.Self
+	return errors.Join(errs...)
 }
 
 // purge removes every trace: devices, links, keys, files. The socket goes when the process ends.
@@ -160,6 +190,11 @@ func (s *server) status() (Status, error) {
 	if st.Keys, err = s.keys.public(); err != nil {
 		return st, err
 	}
+	reach := map[string]fleet.Reach{}
+	_, all, _ := s.sw.Reach()
+	for _, r := range all {
+		reach[r.Node] = r
+	}
 	for _, d := range s.want.Devices {
 		ds := DeviceStatus{Slice: d.Slice, Key: st.Keys[d.Slice], Peers: []fleet.PeerState{}}
 		stats, err := s.driver.Peers(d.Slice)
@@ -168,8 +203,9 @@ func (s *server) status() (Status, error) {
 		}
 		for _, p := range d.Peers {
 			w := stats[p.Key]
+			r := reach[p.ID]
 			ds.Peers = append(ds.Peers, fleet.PeerState{Slice: d.Slice, Peer: p.ID, Path: s.sw.Path(d.Slice, p.Key),
-				Handshake: w.Handshake, RxBytes: w.RxBytes, TxBytes: w.TxBytes})
+				Handshake: w.Handshake, RxBytes: w.RxBytes, TxBytes: w.TxBytes, State: r.State, RTT: r.RTT, Loss: r.Loss})
 		}
 		st.Devices = append(st.Devices, ds)
 	}

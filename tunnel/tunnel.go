@@ -133,6 +133,9 @@ type server struct {
 	have     map[string]plan.Device // slices whose device was made, as last applied
 	problems []fleet.Problem
 	again    bool // the last apply left something undone
+
+	secrets   map[fleet.Key][32]byte // shared with neighbors, computed once
+	secretsOf fleet.Key              // with this public key of ours
 }
 
 func newServer(c Config, driver func(*slog.Logger) wg.Driver) *server {

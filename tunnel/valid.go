@@ -68,6 +68,16 @@ func validate(t plan.Tunnel) error {
 			errs = append(errs, fmt.Errorf("gateway %q: want an endpoint and a name, got %s", g.Relay, g.Endpoint))
 		}
 	}
+	ids := map[string]bool{}
+	for _, n := range t.Neighbors {
+		for _, err := range neighborErrors(n) {
+			errs = append(errs, fmt.Errorf("neighbor %q: %w", n.ID, err))
+		}
+		if ids[n.ID] {
+			errs = append(errs, fmt.Errorf("neighbor %q: is there twice", n.ID))
+		}
+		ids[n.ID] = true
+	}
 	if len(errs) > 0 {
 		return fmt.Errorf("%w: %w", ErrInvalid, errors.Join(errs...))
 	}
@@ -131,6 +141,21 @@ func peerErrors(p plan.Peer) (errs []error) {
 	}
 	for _, w := range p.Paths {
 		if err := endpointError(w.Endpoint); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+func neighborErrors(n plan.Neighbor) (errs []error) {
+	if n.ID == "" {
+		errs = append(errs, errors.New("has no id"))
+	}
+	if n.Key.IsZero() {
+		errs = append(errs, errors.New("has no key"))
+	}
+	for _, e := range n.Endpoints {
+		if err := endpointError(e); err != nil {
 			errs = append(errs, err)
 		}
 	}

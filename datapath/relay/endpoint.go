@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 
@@ -14,9 +15,10 @@ const Auto = "auto"
 // Endpoint is where a packet came from and, for answers, the local address that it had been sent to, so that a node
 // with several addresses answers from the one that was dialled. It implements [conn.Endpoint].
 type Endpoint struct {
-	addr    netip.AddrPort // zero means Auto
-	local   netip.Addr     // zero: the kernel chooses
-	cleared atomic.Bool    // local is not to be used any more
+	addr    netip.AddrPort  // zero means Auto
+	head    *[sizeHead]byte // put before each message: addr is a relay, and this says for whom; nil: none
+	local   netip.Addr      // zero: the kernel chooses
+	cleared atomic.Bool     // local is not to be used any more
 }
 
 var _ conn.Endpoint = (*Endpoint)(nil)
@@ -48,11 +50,17 @@ func (e *Endpoint) DstToString() string {
 	if !e.addr.IsValid() {
 		return Auto
 	}
+	if e.head != nil {
+		return fmt.Sprintf("%s/%x", e.addr, e.head[4:])
+	}
 	return e.addr.String()
 }
 
 // DstToBytes implements [conn.Endpoint]: what WireGuard's cookies are bound to.
 func (e *Endpoint) DstToBytes() []byte {
 	b, _ := e.addr.MarshalBinary() // never fails
+	if e.head != nil {
+		b = append(b, e.head[4:]...)
+	}
 	return b
 }

@@ -37,6 +37,7 @@ type paths struct {
 // attempt is one set of endpoints and how long to wait before sending to them.
 type attempt struct {
 	to    []netip.AddrPort
+	at    []*Endpoint // the same, where more than an address is known
 	after int64
 }
 

@@ -105,8 +105,17 @@ func (p *Port) Send(bufs [][]byte, ep conn.Endpoint) error {
 	if m.kind == typeData || m.kind == typeCookie {
 		if m.kind == typeData {
 			var pr *peer
-			if e, pr = p.dev.route(m.receiver, e); pr != nil {
+			var hedge []*Endpoint
+			if e, hedge, pr = p.dev.route(m.receiver, e); pr != nil {
 				p.note(pr, e)
+				if nb := pr.node.Load(); nb != nil {
+					nb.sent.Store(p.sw.now())
+				}
+			}
+			if len(bufs) <= hedgeAtMost {
+				for _, h := range hedge {
+					_ = p.sw.write(bufs, h, false) // as good as it goes
+				}
 			}
 		}
 		if !e.addr.IsValid() {
@@ -127,7 +136,7 @@ func (p *Port) Send(bufs [][]byte, ep conn.Endpoint) error {
 func (p *Port) note(pr *peer, e *Endpoint) {
 	switch old := pr.using.Load(); {
 	case old == e:
-	case old != nil && old.addr == e.addr:
+	case old != nil && old.addr == e.addr && old.head == e.head:
 		pr.using.Store(e)
 	default:
 		p.sw.mu.Lock()
@@ -149,6 +158,9 @@ func (p *Port) sendHandshake(b []byte, e *Endpoint) error {
 	}
 	for _, a := range attempts {
 		if a.after == 0 {
+			for _, at := range a.at {
+				_ = p.sw.write([][]byte{b}, at, true) // WireGuard repeats
+			}
 			p.sendTo(b, a.to, e)
 			continue
 		}

@@ -40,6 +40,7 @@ type reader struct {
 	items []item // of the batch, those for devices here
 	at    int
 	outs  []out
+	sends []sending // the prober's
 }
 
 // item is a packet for a device here.

@@ -93,6 +93,9 @@ func (p *port) close() error {
 
 func (p *port) write(pkts [][]byte, to *Endpoint, _ bool) error {
 	for _, b := range pkts {
+		if to.head != nil {
+			b = append(to.head[:], b...)
+		}
 		p.r.send(p.addr, to.addr, bytes.Clone(b))
 	}
 	return nil
@@ -252,7 +255,8 @@ func (h *host) device(slice string, peers ...plan.Peer) {
 
 // apply configures the switch and the devices.
 func (h *host) apply() {
-	cfg := Config{Devices: append([]Device(nil), h.cfg.Devices...), Targets: h.cfg.Targets}
+	cfg := h.cfg
+	cfg.Devices = append([]Device(nil), h.cfg.Devices...)
 	h.sw.Configure(cfg)
 	for _, d := range cfg.Devices {
 		dev := h.devs[d.Slice]

@@ -1,6 +1,9 @@
 package relay
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // session is a local device's session with a peer, as far as it can be seen from outside: the indexes that were chosen
 // in its handshake, and the ways it is known to work over.
@@ -57,16 +60,48 @@ func (s *session) from(a netip.AddrPort) bool {
 	return false
 }
 
-// route says where data for a peer's index go, when WireGuard wants them to go to e, and whose they are, if known.
-func (d *device) route(index uint32, e *Endpoint) (*Endpoint, *peer) {
+// route says where data for a peer's index go, when WireGuard wants them to go to e, where else until that is certain,
+// and whose they are, if known.
+func (d *device) route(index uint32, e *Endpoint) (*Endpoint, []*Endpoint, *peer) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	s := d.sessions[index]
-	switch {
-	case s == nil:
-		return e, nil
-	case s.from(e.addr):
-		return e, s.peer
+	if s == nil {
+		return e, nil, nil
 	}
-	return s.home, s.peer
+	if r := s.peer.steered(); r != nil {
+		return r.use, r.hedge, s.peer
+	}
+	if s.from(e.addr) {
+		return e, nil, s.peer
+	}
+	return s.home, nil, s.peer
+}
+
+// steered returns where the prober says that data go to a peer, nil if it says nothing.
+func (p *peer) steered() *route {
+	if p == nil {
+		return nil
+	}
+	if nb := p.node.Load(); nb != nil {
+		return nb.route.Load()
+	}
+	return nil
+}
+
+// speaks notes that data of a peer came in. Only one goroutine at a time calls it, the one that holds the table.
+func (p *peer) speaks(from *Endpoint, now int64) {
+	if p == nil {
+		return
+	}
+	nb := p.node.Load()
+	if nb == nil || nb.pair == nil {
+		return
+	}
+	for i, w := range nb.ways {
+		if w.to.addr == from.addr && (w.to.head == nil) == (from.head == nil) {
+			nb.pair.Data(i, time.Duration(now))
+			return
+		}
+	}
 }

@@ -282,7 +282,7 @@ func readControl(oob []byte) (seg int, local netip.Addr) {
 // writer is the memory of one send. They are pooled by the switch.
 type writer struct {
 	hdrs [sendGroup]mmsghdr
-	iovs [sendGroup]unix.Iovec
+	iovs [2 * sendGroup]unix.Iovec // two per packet if each has a head
 	oobs [sendGroup][controlSize]byte
 	name unix.RawSockaddrInet6
 
@@ -331,7 +331,7 @@ func (w *writer) write(s *socket, pkts [][]byte, to *Endpoint) error {
 		if errors.Is(err, unix.EIO) {
 			s.gso.Store(false)
 		}
-		sent := w.packetsBefore(w.at)
+		sent := w.piecesBefore(w.at) / vectors(to)
 		w.pack(pkts[sent:], to, false, s.v6)
 		err = w.flush(s)
 	}
@@ -340,7 +340,7 @@ func (w *writer) write(s *socket, pkts [][]byte, to *Endpoint) error {
 		w.pack(pkts, to, false, s.v6)
 		err = w.flush(s)
 	}
-	clear(w.iovs[:len(pkts)]) // let go of the packets
+	clear(w.iovs[:len(pkts)*vectors(to)]) // let go of the packets
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return os.NewSyscallError("sendmmsg", err)
 	}
@@ -355,7 +355,7 @@ func (w *writer) flush(s *socket) error {
 	return w.err
 }
 
-func (w *writer) packetsBefore(msg int) (n int) {
+func (w *writer) piecesBefore(msg int) (n int) {
 	for i := range msg {
 		n += int(w.hdrs[i].hdr.Iovlen)
 	}
@@ -364,17 +364,25 @@ func (w *writer) packetsBefore(msg int) (n int) {
 
 // pack lays out packets as messages: one message per run of packets of equal size (the last may be shorter).
 func (w *writer) pack(pkts [][]byte, to *Endpoint, gso, v6 bool) {
-	local := to.SrcIP()
+	local, per, head := to.SrcIP(), vectors(to), 0
+	if to.head != nil {
+		head = sizeHead
+	}
 	w.n = 0
 	for i := 0; i < len(pkts); {
-		size, bytes, first := len(pkts[i]), 0, i
+		size, bytes, first := head+len(pkts[i]), 0, i
 		for ; i < len(pkts); i++ {
-			l := len(pkts[i])
+			l := head + len(pkts[i])
 			if i > first && (!gso || l > size || i-first >= maxSegments || bytes+l > maxTrainBytes) {
 				break
 			}
-			w.iovs[i].Base = unsafe.SliceData(pkts[i])
-			w.iovs[i].SetLen(l)
+			if to.head != nil {
+				w.iovs[per*i].Base = &to.head[0]
+				w.iovs[per*i].SetLen(sizeHead)
+			}
+			v := &w.iovs[per*i+per-1]
+			v.Base = unsafe.SliceData(pkts[i])
+			v.SetLen(len(pkts[i]))
 			bytes += l
 			if l < size { // a shorter one is legal at the end only
 				i++
@@ -387,8 +395,8 @@ func (w *writer) pack(pkts [][]byte, to *Endpoint, gso, v6 bool) {
 		if v6 {
 			h.Namelen = unix.SizeofSockaddrInet6
 		}
-		h.Iov = &w.iovs[first]
-		h.SetIovlen(i - first)
+		h.Iov = &w.iovs[per*first]
+		h.SetIovlen(per * (i - first))
 		seg := 0
 		if i-first > 1 {
 			seg = size
@@ -401,6 +409,14 @@ func (w *writer) pack(pkts [][]byte, to *Endpoint, gso, v6 bool) {
 		h.SetControllen(n)
 		w.n++
 	}
+}
+
+// vectors is how many pieces a packet to an endpoint is made of.
+func vectors(to *Endpoint) int {
+	if to.head != nil {
+		return 2
+	}
+	return 1
 }
 
 func (w *writer) setName(s *socket, to netip.AddrPort) {

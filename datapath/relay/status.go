@@ -43,6 +43,9 @@ func (sw *Switch) Path(slice string, key fleet.Key) string {
 	if e == nil {
 		return "none"
 	}
+	if r := p.steered(); r != nil {
+		return r.label
+	}
 	label, _ := sw.label(p, e.addr)
 	return label
 }

@@ -22,6 +22,12 @@ type Config struct {
 	Targets []plan.Target
 	// Gateways are known by name: a peer's packets may come by one that is in no path of its own.
 	Gateways []plan.Path
+	// Neighbors are the nodes that are probed or answered. Self is this node's public key on the management slice, and
+	// Cluster the name of its cluster. With Relay set, messages to neighbors are forwarded by name.
+	Neighbors []Neighbor
+	Self      fleet.Key
+	Cluster   string
+	Relay     bool
 }
 
 // Device is a local WireGuard device: its slice, public key and peers.
@@ -61,12 +67,28 @@ type Switch struct {
 	closed  atomic.Bool
 	board   *board
 
+	// The prober's, under mu.
+	self       nodeID
+	cluster    string
+	relaying   bool
+	neighbors  map[string]*neighbor
+	byID       map[nodeID]*neighbor
+	byAddr     map[netip.AddrPort]*neighbor // where they are said to be, or were heard
+	epoch      uint64                       // wall clock at the start, ns: numbers rise over restarts
+	number     uint64
+	nextProbe  time.Duration
+	probeKick  chan struct{}
+	askBucket  bucket
+	reachDirty bool
+	probes     struct{ asked, answered, moves, relayed atomic.Uint64 }
+
 	forwarded, forwardedBytes atomic.Uint64
 }
 
 // New returns a switch that asks for handshakes by calling handshake, from one goroutine.
 func New(log *slog.Logger, handshake func(Handshake)) *Switch {
-	sw := &Switch{log: log, handshake: handshake, start: time.Now().Add(-time.Second), t: newTable(), kick: make(chan struct{}, 1), board: newBoard()}
+	sw := &Switch{log: log, handshake: handshake, start: time.Now().Add(-time.Second), t: newTable(), kick: make(chan struct{}, 1), board: newBoard(),
+		epoch: uint64(time.Now().UnixNano()), probeKick: make(chan struct{}, 1)}
 	sw.readers = [2]*reader{newReader(sw), newReader(sw)}
 	return sw
 }
@@ -121,6 +143,7 @@ func (sw *Switch) Run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() { sw.runProber(ctx) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for n := 0; ctx.Err() == nil; {
@@ -156,7 +179,7 @@ func (sw *Switch) tick(sweep bool) {
 	for _, d := range sw.t.devices {
 		for _, p := range d.peers {
 			e := p.using.Load()
-			if e == nil || now-p.paths.received > lifetime {
+			if e == nil || now-p.paths.received > lifetime || p.steered() != nil {
 				continue
 			}
 			_, relayed := sw.label(p, e.addr)
@@ -241,6 +264,8 @@ func (sw *Switch) Configure(c Config) (changed bool) {
 		}
 	}
 	sw.t.devices, sw.t.targets, sw.t.known = devices, targets, known
+	sw.cluster = c.Cluster
+	sw.setNeighbors(c)
 	sw.restoreFlows()
 	return true
 }
@@ -283,7 +308,7 @@ func (sw *Switch) dropDevices(now map[string]*device) {
 
 // classify sorts a batch: what is for devices here goes to r.items, the rest is sent on.
 func (sw *Switch) classify(r *reader, trains []train) {
-	r.items, r.at, r.outs = r.items[:0], 0, r.outs[:0]
+	r.items, r.at, r.outs, r.sends = r.items[:0], 0, r.outs[:0], r.sends[:0]
 	fam := 0
 	if r == sw.readers[1] {
 		fam = 1
@@ -297,28 +322,45 @@ func (sw *Switch) classify(r *reader, trains []train) {
 	}
 	for _, tr := range trains {
 		for data := tr.data; len(data) > 0; {
-			p := data[:min(tr.seg, len(data))]
+			p, from := data[:min(tr.seg, len(data))], tr.from
 			data = data[len(p):]
+			if p[0] == typeRelayed {
+				inner, at, to := sw.carried(p, from, now)
+				if to != nil {
+					r.push([]*Endpoint{to}, p)
+				}
+				if p, from = inner, at; p == nil {
+					continue
+				}
+			}
+			if p[0] == typeProbe {
+				r.sends = sw.probed(p, from, now, r.sends)
+				continue
+			}
 			m := parse(p)
-			if !last.same || m.kind != typeData || last.index != m.receiver || last.from != tr.from {
-				last.verdict, last.index, last.from = sw.t.incoming(p, m, tr.from, now), m.receiver, tr.from
+			if !last.same || m.kind != typeData || last.index != m.receiver || last.from != from {
+				last.verdict, last.index, last.from = sw.t.incoming(p, m, from, now), m.receiver, from
 				if last.dev == nil && last.to == nil && m.kind == typeData {
-					sw.nudge(tr.from.addr, now)
+					sw.nudge(from.addr, now)
 				}
 			}
 			switch {
 			case last.dev != nil:
 				if pt := last.dev.port; pt != nil {
-					r.items = append(r.items, item{pt.turns[fam].Load(), p, tr.from})
+					r.items = append(r.items, item{pt.turns[fam].Load(), p, from})
 				}
+			case last.to != nil && from.head != nil: // it was forwarded once, and is not again
+				sw.t.drop(dropLoop)
 			case last.to != nil:
 				r.push(last.to, p)
 			}
 		}
 	}
 	sw.mu.Unlock()
+	sw.sendAll(r.sends)
 	sw.forward(r.outs)
 	clear(r.outs)
+	clear(r.sends)
 }
 
 // push adds a packet to be sent on, together with its predecessors to the same place.

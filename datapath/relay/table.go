@@ -36,11 +36,13 @@ const (
 	dropNoPath                    // a local device's initiation to a peer without any path
 	dropDuplicate                 // another copy of an initiation, by another path
 	dropSend                      // the socket did not take it
+	dropStranger                  // Seaway's own message of, for or by a node that is not known
+	dropForged                    // a probe whose MAC is wrong
 	reasons
 )
 
 var reasonNames = [reasons]string{"garbage", "unknown-mac1", "rate", "unknown-index", "collision", "full", "loop",
-	"unasked-source", "unreachable", "no-path", "duplicate", "send"}
+	"unasked-source", "unreachable", "no-path", "duplicate", "send", "stranger", "forged"}
 
 // device is a local WireGuard device in the table's eyes.
 type device struct {
@@ -62,6 +64,7 @@ type peer struct {
 	paths  paths
 	using  atomic.Pointer[Endpoint] // where WireGuard sends to: authenticated by it
 	heard  *Endpoint                // as remembered from before a restart, until using is set
+	node   atomic.Pointer[neighbor] // the node it is, if that is probed
 	nudged int64                    // when a handshake was asked for because it still uses a lost session
 }
 
@@ -179,6 +182,7 @@ func (t *table) incoming(p []byte, m message, from *Endpoint, now int64) verdict
 		e.session = e.dev.begin(m.sender, e.peer, from, now)
 	case e.session != nil && m.kind == typeData:
 		e.dev.heard(e.session, from.addr)
+		e.session.peer.speaks(from, now)
 	}
 	return verdict{dev: e.dev, same: m.kind == typeData}
 }
@@ -383,7 +387,15 @@ func (t *table) outgoing(d *device, p []byte, m message, to *Endpoint, now int64
 	if pr == nil { // just removed: WireGuard's last gasp
 		return nil, nil
 	}
+	first := pr.paths.unanswered == 0
 	out := pr.paths.initiation(pr.endpoint(), now)
+	if r := pr.steered(); r != nil {
+		known := attempt{at: append([]*Endpoint{r.use}, r.hedge...)}
+		if first { // by the ways that are known to work; if they do not, by all
+			return []attempt{known}, nil
+		}
+		out = append([]attempt{known}, out...)
+	}
 	if len(out) == 0 {
 		t.drop(dropNoPath)
 	}

@@ -52,6 +52,23 @@ func (k PrivateKey) Public() fleet.Key {
 	return fleet.Key(p.PublicKey().Bytes())
 }
 
+// Shared returns what only the holders of this key and of the other, whose public part is given, can compute (X25519).
+func (k PrivateKey) Shared(other fleet.Key) ([32]byte, error) {
+	priv, err := ecdh.X25519().NewPrivateKey(k.b[:])
+	if err != nil {
+		panic("X25519 refuses 32 bytes: " + err.Error())
+	}
+	pub, err := ecdh.X25519().NewPublicKey(other[:])
+	if err != nil {
+		panic("X25519 refuses 32 bytes: " + err.Error())
+	}
+	s, err := priv.ECDH(pub)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("public key %s: %w", other, err) // of low order
+	}
+	return [32]byte(s), nil
+}
+
 func (k PrivateKey) hex() string { return hex.EncodeToString(k.b[:]) }
 
 // String hides the key.

@@ -33,7 +33,7 @@ type Config struct {
 	Burst     time.Duration // between asks in doubt
 	Retry     time.Duration // between asks on a dead way, at first
 	DeadLost  int           // asks lost in a row until a way may be dead
-	DeadAfter time.Duration // silence, from the first of those, until it is
+	DeadAfter time.Duration // silence, from the first of those and beyond the usual round trip, until it is
 	Rise      time.Duration // a node that was down must answer for so long to be up again; doubled each time it falls soon
 	RiseMost  time.Duration // the most that this grows to
 	GrayAfter time.Duration // a way that is worse than usual for so long makes the node gray
@@ -43,11 +43,11 @@ type Config struct {
 // Default suits paths of up to 150 ms. Its cost: 10 asks and 10 answers per second and pair, of 76 bytes each with
 // their headers, are 12 kbit/s, and 2 kbit/s for each way on standby.
 //
-// DeadAfter is the 200 ms by which a path's delay may jump without being taken for a loss, the path's own round trip,
-// and room for a busy machine. DeadLost at 10 % of loss happens once in 10^8 doubts: 30 years of one pair.
+// DeadAfter is the 200 ms by which a path's delay may jump without being taken for a loss, and room for a busy machine.
+// DeadLost at 10 % of loss happens once in 10^8 doubts: 30 years of one pair.
 func Default() Config {
 	return Config{Active: 100 * time.Millisecond, Standby: 2 * time.Second, Burst: 15 * time.Millisecond, Retry: 250 * time.Millisecond,
-		DeadLost: 8, DeadAfter: 320 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
+		DeadLost: 8, DeadAfter: 240 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
 		GrayAfter: 2 * time.Second, GrayClear: 5 * time.Second}
 }
 
@@ -163,10 +163,18 @@ func (p *Pair) Answered(number uint64, now time.Duration) (way int, rtt time.Dur
 	for i, w := range p.ways {
 		if rtt, ok = w.answered(number, now); ok {
 			w.evidence(now)
+			p.await(w, now)
 			return i, rtt, true
 		}
 	}
 	return -1, 0, false
+}
+
+// await sets when the lead's next ask is to be heard, if it asks by this way.
+func (p *Pair) await(w *Way, now time.Duration) {
+	if !p.lead && w.every > 0 {
+		w.expect = now + w.every + max(w.every/4, missedAfter)
+	}
 }
 
 // Heard is what an ask of the other end says.
@@ -181,10 +189,8 @@ type Heard struct {
 func (p *Pair) Heard(way int, h Heard, now time.Duration) {
 	w := p.ways[way]
 	w.heard, w.data = now, now
-	w.expect = 0
-	if !p.lead {
-		w.expect = now + h.Every + max(h.Every/4, missedAfter)
-	}
+	w.every = h.Every
+	p.await(w, now)
 	if !h.Alive {
 		if w.State == Alive && !p.lead { // the lead does not hear us by it
 			w.State, w.next, w.silent = Doubt, 0, now
@@ -229,6 +235,7 @@ func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
 		if now >= w.next && p.asks(i, doubt, now) {
 			ask = append(ask, i)
 			w.next = now + every
+			wake = min(wake, now+w.patience()+time.Millisecond)
 		} else if now >= w.next {
 			w.next = now + every // the other end does it
 		}
@@ -253,6 +260,9 @@ func (p *Pair) judge(i int, now time.Duration) {
 				w.next, w.prompt = 0, true
 			}
 		}
+		if missed { // it may not ask by this way any more
+			w.every = min(2*w.every, p.cfg.Standby)
+		}
 		if w.lost > 0 || missed {
 			w.State, w.next, w.expect = Doubt, 0, 0
 			if w.silent == 0 {
@@ -260,7 +270,7 @@ func (p *Pair) judge(i int, now time.Duration) {
 			}
 		}
 	case Doubt:
-		lost, after := p.cfg.DeadLost, max(p.cfg.DeadAfter, w.RTT+p.cfg.DeadAfter-20*time.Millisecond)
+		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.cfg.DeadAfter
 		if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
 			lost, after = 2*lost, 2*after
 		}
@@ -304,7 +314,7 @@ func (p *Pair) conclude(now time.Duration) {
 		case Dead:
 			dead++
 		}
-		speaks = speaks || w.data > 0 && now-w.data < p.cfg.DeadAfter
+		speaks = speaks || w.data > 0 && now-w.data < p.cfg.DeadAfter+w.RTT
 	}
 	switch {
 	case p.state == fleet.ReachDown:

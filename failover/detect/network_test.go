@@ -55,10 +55,12 @@ type event struct {
 }
 type events []event
 
-func (e events) Len() int           { return len(e) }
-func (e events) Less(i, j int) bool { return e[i].at < e[j].at || e[i].at == e[j].at && e[i].id < e[j].id }
-func (e events) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)        { *e = append(*e, x.(event)) }
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].id < e[j].id
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
 func (e *events) Pop() any {
 	old := *e
 	x := old[len(old)-1]
@@ -233,6 +235,14 @@ func (e *end) show() {
 	}
 	e.shown = s
 	fmt.Fprintf(&e.n.log, "%8.3fs %s %s\n", e.n.now.Seconds(), e.name, s)
+}
+
+// all lists the links, always in the same order.
+func (n *network) all() (out []*link) {
+	for _, w := range n.ends[0].ways {
+		out = append(out, n.links[w])
+	}
+	return out
 }
 
 func (n *network) cut(way string, on bool, dirs ...int) {

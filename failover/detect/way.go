@@ -36,6 +36,7 @@ type Way struct {
 	heard  time.Duration // last ask of the other end
 	data   time.Duration // when anything came by it
 	busy   bool          // data came one close after the other
+	every  time.Duration // until the other end's next ask, as it said; 0: it does not ask
 	expect time.Duration // by when the other end's next ask should be heard; 0: none is expected
 	next   time.Duration // when to ask next
 	died   time.Duration

@@ -65,6 +65,7 @@ func Compile(in fleet.Intent, local Local) (Node, []fleet.Problem) {
 	slices.SortFunc(n.Tunnel.Devices, func(a, b Device) int { return strings.Compare(a.Slice, b.Slice) })
 	n.Tunnel.Relay = c.targets()
 	n.Tunnel.Neighbors = c.neighbors()
+	n.Tunnel.Cluster, n.Tunnel.Gateway = in.Cluster, c.self.Gateway && !c.private
 	if len(n.Tunnel.Devices) > 0 {
 		for _, g := range c.gateways() {
 			for _, ep := range g.Endpoints() {

@@ -49,6 +49,8 @@ type Tunnel struct {
 	Gateways []Path `json:"gateways,omitempty"`
 	// Neighbors are the nodes that are probed, answered and, on a gateway, relayed for by name. Sorted by ID.
 	Neighbors []Neighbor `json:"neighbors,omitempty"`
+	Cluster   string     `json:"cluster,omitempty"` // of this node
+	Gateway   bool       `json:"gateway,omitempty"` // relay for neighbors by name
 }
 
 // Neighbor is another node as the probes see it: by its key on the management slice, whatever slices it is on.
