@@ -58,7 +58,7 @@ func (h *history) take(key string, got []netip.Addr, rest time.Duration, now tim
 func TestIdentityOverManyEvents(t *testing.T) {
 	const rest = time.Minute
 	events := 10000
-	for seed := range uint64(4) {
+	for seed := range uint64(2) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		now := time.Unix(1_800_000_000, 0)
 		prefixes := []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/48")}
