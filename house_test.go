@@ -37,6 +37,7 @@ var floors = []struct {
 	{"failover/steer", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"bulletin", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "net/http", "os"}, "a codec does no I/O"},
 	{"scale/sim", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "the simulator feeds deciders, it reads no files"},
+	{"scale/match", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a match is numbers"},
 	{"scale/trace", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "log/slog"}, "a reader of traces"},
 	{"scale", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"datapath", []string{"k8s.io/client-go", "k8s.io/api", "sigs.k8s.io/controller-runtime", "./controller", "./hub", "./ctl", "./install", "./kube", "./api"}, "the data path does not know Kubernetes' API"},

@@ -39,7 +39,8 @@ type Sample struct {
 	SteadyBusy float64
 }
 
-// Start is one pod's or node's way to readiness, from real timestamps. Zero times have not happened.
+// Start is one pod's or node's way to readiness, from real timestamps. Zero times have not happened. A node's has no
+// Image and is neither scheduled nor pulled.
 type Start struct {
 	Name                              string
 	Cluster, Provider, Pool, Image    string
