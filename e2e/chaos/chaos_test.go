@@ -6,61 +6,25 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"seaway.dev/seaway/drill/sight"
 )
 
 var fault = time.UnixMicro(10_000_000)
 
 // flow writes a client's log: at the given milliseconds after the fault (before it, if negative) an answer, or an error.
-func flow(t *testing.T, name string, events ...any) []note {
+func flow(t *testing.T, name string, events ...any) []sight.Note {
 	t.Helper()
 	var b strings.Builder
 	for i := 0; i < len(events); i += 2 {
 		at := fault.Add(time.Duration(events[i].(int)) * time.Millisecond)
 		fmt.Fprintf(&b, "%s %s %d %d c2/web\n", name, events[i+1], at.Add(-5*time.Millisecond).UnixMicro(), at.UnixMicro())
 	}
-	notes, err := readNotes(strings.NewReader(b.String()))
+	notes, err := sight.Read(strings.NewReader(b.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return notes
-}
-
-func TestWhatAFlowSaw(t *testing.T) {
-	ms := func(n int) *time.Duration { return new(time.Duration(n) * time.Millisecond) }
-	end := fault.Add(5 * time.Second)
-	for name, c := range map[string]struct {
-		events []any
-		want   Sight
-	}{
-		"unhurt": {[]any{-10, "ok", 60, "ok", 160, "ok", 4990, "ok"},
-			Sight{Gap: 4830 * time.Millisecond, First: ms(60), Mend: ms(4830), Good: 3}},
-		"a gap that began before the fault": {[]any{-100, "ok", 4900, "ok"},
-			Sight{Gap: 5000 * time.Millisecond, First: ms(4900), Mend: ms(5000), Good: 1}},
-		"told, and mended": {append([]any{-10, "ok", 700, "reset", 720, "refused", 800, "ok"}, steady(900, 5000)...),
-			Sight{Gap: 810 * time.Millisecond, First: ms(800), Told: ms(700), Clear: ms(715), Mend: ms(810), Good: 42, Resets: 1, Errors: 2}},
-		"stuck": {[]any{-10, "ok"},
-			Sight{Gap: 5010 * time.Millisecond, Mend: ms(5010), Stuck: true}},
-		"errors to the end are no hang": {[]any{-10, "ok", 1000, "timeout", 2000, "timeout", 3000, "timeout", 4000, "timeout"},
-			Sight{Gap: 5010 * time.Millisecond, Told: ms(1000), Clear: ms(3995), Mend: ms(5010), Errors: 4}},
-		"an answer to a question asked before the fault": {[]any{-10, "ok", 2, "ok", 100, "ok", 5000, "ok"},
-			Sight{Gap: 4900 * time.Millisecond, First: ms(100), Mend: ms(4900), Good: 3}},
-	} {
-		got := look(flow(t, "f", c.events...), fault, end)["f"]
-		if !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s:\n got %s\nwant %s", name, text(got), text(c.want))
-		}
-	}
-}
-
-func text(s Sight) string {
-	show := func(d *time.Duration) string {
-		if d == nil {
-			return "-"
-		}
-		return d.String()
-	}
-	return fmt.Sprintf("gap %s first %s told %s clear %s mend %s good %d resets %d errors %d stuck %v",
-		s.Gap, show(s.First), show(s.Told), show(s.Clear), show(s.Mend), s.Good, s.Resets, s.Errors, s.Stuck)
 }
 
 func steady(from, to int) []any {
@@ -73,29 +37,30 @@ func steady(from, to int) []any {
 
 func TestExpectations(t *testing.T) {
 	runs := []Run{
-		{Flips: -1, Flows: look(append(flow(t, "far.stream", append([]any{-10, "ok", 240, "ok"}, steady(300, 2000)...)...), flow(t, "svc1.stream", steady(-100, 2000)...)...), fault, fault.Add(2*time.Second))},
-		{Flips: 1, Flows: look(flow(t, "far.stream", append([]any{-10, "ok", 50, "ok", 60, "reset"}, steady(100, 2000)...)...), fault, fault.Add(2*time.Second))},
+		{Flips: -1, Flows: sight.Look(append(flow(t, "far.stream", append([]any{-10, "ok", 240, "ok"}, steady(300, 2000)...)...), flow(t, "svc1.stream", steady(-100, 2000)...)...), fault, fault.Add(2*time.Second))},
+		{Flips: 1, Flows: sight.Look(flow(t, "far.stream", append([]any{-10, "ok", 50, "ok", 60, "reset"}, steady(100, 2000)...)...), fault, fault.Add(2*time.Second))},
 	}
 	for expect, want := range map[string]bool{
-		"far.* gap p50 <= 100ms":              true,
-		"far.* gap p99 <= 300ms":              true,
-		"far.* gap p99 <= 249ms":              false,
-		"far.* gap max >= 250ms":              true,
-		"far.stream resets sum = 0":           false,
-		"far.stream resets sum = 1":           true,
-		"svc1.stream resets sum = 0":          true,
-		"svc?.stream mend p99 <= 1ms":         true, // nothing had to mend
-		"svc?.stream mend p99 >= 1ms":         false,
-		"far.stream,svc* mend p99 <= 1s":      true,
-		"nobody gap p99 <= 1h":                false, // nobody saw anything
-		"nobody resets sum = 0":               false,
-		"nobody mend p99 <= 1h":               false,
-		"any flips sum = 0":                   false,
-		"any flips max <= 1":                  true,
-		"far.stream told p99 <= 60ms":         true,
+		"far.* gap p50 <= 100ms":         true,
+		"far.* gap p99 <= 300ms":         true,
+		"far.* gap p99 <= 249ms":         false,
+		"far.* gap max >= 250ms":         true,
+		"far.stream resets sum = 0":      false,
+		"far.stream resets sum = 1":      true,
+		"svc1.stream resets sum = 0":     true,
+		"svc?.stream mend p99 <= 1ms":    true, // nothing had to mend
+		"svc?.stream mend p99 >= 1ms":    false,
+		"far.stream,svc* mend p99 <= 1s": true,
+		"nobody gap p99 <= 1h":           false, // nobody saw anything
+		"nobody resets sum = 0":          false,
+		"nobody mend p99 <= 1h":          false,
+		"any flips sum = 0":              false,
+		"any flips max <= 1":             true,
+		"far.stream told p99 <= 250ms":   true, "far.stream told p50 <= 60ms": true, "far.stream told p99 <= 249ms": false,
 		"far.stream,svc* stuck sum = 0":       true,
 		"far.stream,svc* errors max <= 1":     true,
 		"far.stream,svc* errors sum >= 2":     false,
+		"far.stream excess max <= 249ms":      false, // there is no control in these runs
 		"svc1.stream first p99 <= 1s":         true,
 		"svc1.stream clear p99 <= 1ms":        true,
 		"far.stream,svc1.stream gap max = 0s": false,
@@ -112,6 +77,27 @@ func TestExpectations(t *testing.T) {
 		if _, err := ParseExpectation(bad); err == nil {
 			t.Errorf("%q was read", bad)
 		}
+	}
+}
+
+func TestWhatTheMachineItselfAdds(t *testing.T) {
+	end := fault.Add(2 * time.Second)
+	notes := append(flow(t, "far.stream", append([]any{-10, "ok", 490, "ok"}, steady(500, 2001)...)...), flow(t, "plain.stream", append([]any{-10, "ok", 390, "ok"}, steady(400, 2001)...)...)...)
+	runs := []Run{{Flows: sight.Look(notes, fault, end)}}
+	for expect, want := range map[string]bool{"far.stream excess max <= 100ms": true, "far.stream excess max <= 99ms": false, "far.stream gap max <= 499ms": false} {
+		e, err := ParseExpectation(expect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, saw := e.holds(runs); got != want {
+			t.Errorf("%s: %v (saw %s)", expect, got, saw)
+		}
+	}
+	// A client that waits without a word was not told.
+	silent := []Run{{Flows: sight.Look(flow(t, "far.stream", -10, "ok"), fault, end)}}
+	e, _ := ParseExpectation("far.stream told p99 <= 1s")
+	if held, saw := e.holds(silent); held {
+		t.Errorf("silence counts as told (%s)", saw)
 	}
 }
 
@@ -180,7 +166,7 @@ func TestWordsAndPaths(t *testing.T) {
 
 func TestTheReportNamesWhatBroke(t *testing.T) {
 	f := Fault{Name: "x", Tells: "y", Expect: []string{"f gap p99 <= 1ms"}, Control: []string{"f gap p50 >= 1ms"}}
-	r := Report{Fault: "x", Runs: []Run{{Flows: look(flow(t, "f", -10, "ok", 100, "ok"), fault, fault.Add(200*time.Millisecond))}}}
+	r := Report{Fault: "x", Runs: []Run{{Flows: sight.Look(flow(t, "f", -10, "ok", 100, "ok"), fault, fault.Add(200*time.Millisecond))}}}
 	r.Rows = rows(r.Runs)
 	var err error
 	if r.Verdicts, err = f.Judge(r.Runs); err != nil {

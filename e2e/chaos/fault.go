@@ -35,7 +35,8 @@ type Fault struct {
 //	*.stream resets sum = 0
 //
 // FLOWS is a pattern of flows. For times the quantile is p50, p99 or max, over all runs and all flows that match; for
-// counts it is sum or max. The measures are those of [Sight] and flips.
+// counts it is sum or max. The measures are those of [sight.Sight], flips, and excess: the gap beyond that of the controls
+// in the same run, for faults that do not touch these.
 type Expectation struct {
 	Flows, Measure, Quantile, Op string
 	Time                         time.Duration
@@ -44,7 +45,7 @@ type Expectation struct {
 }
 
 var (
-	timeMeasures  = []string{"gap", "first", "told", "clear", "mend"}
+	timeMeasures  = []string{"gap", "excess", "first", "told", "clear", "mend"}
 	countMeasures = []string{"resets", "errors", "stuck", "flips"}
 	expectation   = regexp.MustCompile(`^(\S+) ([a-z]+) (p50|p99|max|sum) (<=|>=|=) (\S+)$`)
 )

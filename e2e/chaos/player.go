@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"seaway.dev/seaway/drill/sight"
 	"seaway.dev/seaway/e2e/logbook"
 	"seaway.dev/seaway/e2e/stage"
 )
@@ -22,7 +23,7 @@ type Player struct {
 	Tell  func(string, ...any)
 
 	logs    *logbook.Folder
-	notes   []note
+	notes   []sight.Note
 	fresh   time.Time // no note before this is kept
 	vars    map[string]string
 	layout  stage.Layout
@@ -142,7 +143,7 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 	if err := p.until(ctx, time.Now().Add(100*time.Millisecond)); err != nil { // clients write their logs every 25 ms
 		return r, err
 	}
-	r.Flows = look(p.notes, r.At, end)
+	r.Flows = sight.Look(p.notes, r.At, end)
 	r.Flips = watch()
 	p.Tell("    %s", brief(r))
 	return r, undo()
@@ -265,7 +266,7 @@ func (p *Player) read() error {
 		return err
 	}
 	for name, text := range more {
-		list, err := readNotes(strings.NewReader(text))
+		list, err := sight.Read(strings.NewReader(text))
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -278,7 +279,7 @@ func (p *Player) read() error {
 // if they can work.
 func (p *Player) settle(ctx context.Context, plain bool) error {
 	from := time.Now()
-	p.notes = slices.DeleteFunc(p.notes, func(n note) bool { return n.end.Before(from.Add(-calm)) })
+	p.notes = slices.DeleteFunc(p.notes, func(n sight.Note) bool { return n.End.Before(from.Add(-calm)) })
 	return stage.Await(ctx, settling, func() error {
 		if err := p.read(); err != nil {
 			return err
@@ -287,7 +288,7 @@ func (p *Player) settle(ctx context.Context, plain bool) error {
 		if now.Sub(from) < calm {
 			return errors.New("not yet calm")
 		}
-		flows := look(p.notes, now.Add(-calm), now)
+		flows := sight.Look(p.notes, now.Add(-calm), now)
 		var errs []error
 		for _, f := range p.flows() {
 			if !plain && strings.HasPrefix(f, "plain") {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"seaway.dev/seaway/e2e/figures"
+	"seaway.dev/seaway/drill/figures"
 )
 
 // Report is everything about one fault: what was expected, each run, and what the runs come to.

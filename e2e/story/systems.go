@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"seaway.dev/seaway/drill/figures"
 	"seaway.dev/seaway/e2e/chaos"
 	"seaway.dev/seaway/e2e/etcd"
-	"seaway.dev/seaway/e2e/figures"
 	"seaway.dev/seaway/e2e/postgres"
 )
 

@@ -1,0 +1,128 @@
+package chaos
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"seaway.dev/seaway/drill/figures"
+	"seaway.dev/seaway/drill/sight"
+)
+
+// Run is one run of a fault.
+type Run struct {
+	Fault string                 `json:"fault"`
+	At    time.Time              `json:"at"`
+	Flows map[string]sight.Sight `json:"flows"`
+	// Flips counts how often a node's choice of a path to a peer was seen to change; -1 if nobody looked.
+	Flips int    `json:"flips"`
+	Relay string `json:"relay,omitempty"` // what $RELAY was
+}
+
+// floor is the longest gap of the controls in the same run: packets that cross the same WAN from the same machines, and
+// no slice. Where the fault does not touch them, it is what the machine itself adds to every figure.
+func (r Run) floor() time.Duration {
+	var d time.Duration
+	for f, s := range r.Flows {
+		if strings.HasPrefix(f, "plain") {
+			d = max(d, s.Gap)
+		}
+	}
+	return d
+}
+
+func timeOf(s sight.Sight, measure string) *time.Duration {
+	switch measure {
+	case "gap":
+		return &s.Gap
+	case "first":
+		return s.First
+	case "told":
+		if s.Told == nil {
+			return s.Mend // hurt, and never told: it was left to wait for at least so long
+		}
+		return s.Told
+	case "clear":
+		return s.Clear
+	case "mend":
+		return s.Mend
+	}
+	return nil
+}
+
+func numberOf(s sight.Sight, measure string) int {
+	switch measure {
+	case "resets":
+		return s.Resets
+	case "errors":
+		return s.Errors
+	case "stuck":
+		if s.Stuck {
+			return 1
+		}
+	}
+	return 0
+}
+
+// match tells whether a flow is meant; patterns may be joined by commas.
+func match(patterns, flow string) bool {
+	for p := range strings.SplitSeq(patterns, ",") {
+		if ok, _ := path.Match(p, flow); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func seen(runs []Run, flows string) bool {
+	for _, r := range runs {
+		for f := range r.Flows {
+			if match(flows, f) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func times(runs []Run, flows, measure string) []time.Duration {
+	var out []time.Duration
+	for _, r := range runs {
+		for _, f := range slices.Sorted(maps.Keys(r.Flows)) {
+			if !match(flows, f) {
+				continue
+			}
+			if measure == "excess" {
+				out = append(out, max(0, r.Flows[f].Gap-r.floor()))
+			} else if d := timeOf(r.Flows[f], measure); d != nil {
+				out = append(out, *d)
+			}
+		}
+	}
+	return out
+}
+
+func numbers(runs []Run, flows, measure string) []int {
+	var out []int
+	for _, r := range runs {
+		if measure == "flips" {
+			if r.Flips >= 0 {
+				out = append(out, r.Flips)
+			}
+			continue
+		}
+		for _, f := range slices.Sorted(maps.Keys(r.Flows)) {
+			if match(flows, f) {
+				out = append(out, numberOf(r.Flows[f], measure))
+			}
+		}
+	}
+	return out
+}
+
+func quantile(list []time.Duration, q string) time.Duration {
+	s := figures.Of(list)
+	return map[string]time.Duration{"p50": s.P50, "p99": s.P99, "max": s.Max}[q]
+}
