@@ -60,7 +60,7 @@ func (c *cli) statusCmd() *cobra.Command {
 				return err
 			}
 			if n := len(o.Problems); n > 0 {
-				return fail(ExitPartial, "%d problems", n)
+				return fail(ExitPartial, "%s", fleet.Count(n, "problem"))
 			}
 			return nil
 		},

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"seaway.dev/seaway/api/v1alpha1"
+	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/hub/place"
 	"seaway.dev/seaway/install"
 )
@@ -76,7 +77,7 @@ func (c *cli) uninstallHub(ctx context.Context, force bool) error {
 	}
 	clusters.Items = slices.DeleteFunc(clusters.Items, func(cl v1alpha1.Cluster) bool { return cl.DeletionTimestamp != nil })
 	if n := len(clusters.Items); n > 0 && !force {
-		return fail(ExitRefused, "%d clusters are in the fleet, %s among them", n, clusters.Items[0].Name).
+		return fail(ExitRefused, "still in the fleet: %s, %s among them", fleet.Count(n, "cluster"), clusters.Items[0].Name).
 			then("run `seaway leave` on each of them first; or `seaway uninstall hub --force`")
 	}
 	if is {
@@ -128,7 +129,7 @@ func (t *target) clearFleet(ctx context.Context, say func(string)) (string, erro
 		if err := t.List(ctx, &list); err != nil {
 			return false, err
 		}
-		say(fmt.Sprintf("%d clusters left", len(list.Items)))
+		say(fleet.Count(len(list.Items), "cluster") + " left")
 		return len(list.Items) == 0, nil
 	})
 	if !errors.Is(err, context.DeadlineExceeded) {

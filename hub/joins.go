@@ -63,7 +63,7 @@ func (j *joins) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, e
 		j.log.Info("join token expired unused", "cluster", sa.Labels[place.LabelCluster], "id", req.Name)
 		return ctrl.Result{}, j.remove(ctx, req.Name)
 	}
-	if claimed == "" && record.Claimed() == "" {
+	if claimed == "" && (record.Claimed() == "" || record.Refused()) {
 		return ctrl.Result{RequeueAfter: time.Until(expires)}, nil
 	}
 	if claimed == "" {
@@ -76,8 +76,8 @@ func (j *joins) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, e
 func (j *joins) take(ctx context.Context, sa *corev1.ServiceAccount, record join.Record) (ctrl.Result, error) {
 	claim, err := join.ParseClaim(record.Claimed())
 	if err != nil {
-		return j.refuse(ctx, record, join.Refusal{Reason: "ClaimInvalid", Message: err.Error(),
-			Next: "use the same version of seaway on the hub and on the member, with a new token"})
+		return j.refuse(ctx, sa, record, join.Refusal{Reason: "ClaimInvalid", Message: err.Error(),
+			Next: "use the same version of seaway on the hub and on the member, then join again; the token is still good"})
 	}
 	sa = sa.DeepCopy()
 	sa.Annotations[place.AnnotationClaimed] = claim.Key.String()
@@ -107,7 +107,7 @@ func (j *joins) answer(ctx context.Context, sa *corev1.ServiceAccount, record jo
 		return ctrl.Result{}, err
 	}
 	if no != nil {
-		return j.refuse(ctx, record, *no)
+		return j.refuse(ctx, sa, record, *no)
 	}
 	sealed, err := join.Seal(*grant, claim.Key)
 	if err != nil {
@@ -121,18 +121,25 @@ func (j *joins) answer(ctx context.Context, sa *corev1.ServiceAccount, record jo
 	return ctrl.Result{RequeueAfter: left}, nil
 }
 
-func (j *joins) refuse(ctx context.Context, record join.Record, no join.Refusal) (ctrl.Result, error) {
-	if record.Answered() {
-		return ctrl.Result{RequeueAfter: fetchFor}, nil
+// refuse says no. The token stays good: whoever holds it may correct what was wrong and claim again until it expires.
+// That the claimant got nothing is known here and not read from the record, which the token's bearer can write.
+func (j *joins) refuse(ctx context.Context, sa *corev1.ServiceAccount, record join.Record, no join.Refusal) (ctrl.Result, error) {
+	if sa.Annotations[place.AnnotationClaimed] != "" {
+		sa = sa.DeepCopy()
+		delete(sa.Annotations, place.AnnotationClaimed)
+		delete(sa.Annotations, place.AnnotationAt)
+		if err := j.client.Update(ctx, sa); err != nil {
+			return ctrl.Result{}, fmt.Errorf("forget the claim of join token %s: %w", sa.Name, err)
+		}
 	}
 	if err := record.Refuse(no); err != nil {
 		return ctrl.Result{}, err
 	}
-	if err := j.client.Update(ctx, record.ConfigMap); err != nil {
+	if err := j.client.Update(ctx, record.ConfigMap); err != nil { // fails if another claim was written meanwhile
 		return ctrl.Result{}, fmt.Errorf("refuse join token %s: %w", record.Name, err)
 	}
 	j.log.Info("join refused", "id", record.Name, "reason", no.Reason)
-	return ctrl.Result{RequeueAfter: fetchFor}, nil
+	return ctrl.Result{}, nil // the update calls this loop again, which waits for another claim
 }
 
 // admit makes the member's Cluster, mailbox and accounts, or says why not. Doing it again changes nothing.
@@ -146,7 +153,7 @@ func (j *joins) admit(ctx context.Context, sa *corev1.ServiceAccount, claim join
 		return nil, no, nil
 	}
 	if err := j.ensure(ctx, name, sa, claim); apierrors.IsInvalid(err) {
-		return nil, &join.Refusal{Reason: "ClaimInvalid", Message: err.Error(), Next: "join with other options and a new token"}, nil
+		return nil, &join.Refusal{Reason: "ClaimInvalid", Message: err.Error(), Next: "join with other options; the token is still good"}, nil
 	} else if err != nil {
 		return nil, nil, err
 	}
@@ -184,13 +191,13 @@ func objection(name, uid string, all []v1alpha1.Cluster) *join.Refusal {
 		switch {
 		case c.Name == name && c.DeletionTimestamp != nil:
 			return &join.Refusal{Reason: "ClusterLeaving", Message: fmt.Sprintf("cluster %s is still being removed from the fleet", name),
-				Next: fmt.Sprintf("wait until `kubectl get clusters.seaway.dev %s` on the hub finds nothing, then join with a new token", name)}
+				Next: fmt.Sprintf("wait until `kubectl get clusters.seaway.dev %s` on the hub finds nothing, then join again; the token is still good", name)}
 		case c.Name == name && has != "" && has != uid:
 			return &join.Refusal{Reason: "ClusterNameTaken", Message: fmt.Sprintf("another cluster has already joined as %s", name),
 				Next: fmt.Sprintf("make a token for another name; or, if that cluster is gone or was made anew, `seaway cluster delete %s` on the hub first", name)}
 		case c.Name != name && has == uid:
 			return &join.Refusal{Reason: "ClusterAlreadyMember", Message: fmt.Sprintf("this cluster is already in the fleet, as %s", c.Name),
-				Next: fmt.Sprintf("run `seaway leave` here first, or make a token for %s", c.Name)}
+				Next: fmt.Sprintf("run `seaway leave` here first, then join again; or make a token for %s", c.Name)}
 		}
 	}
 	return nil

@@ -221,6 +221,40 @@ func TestJoinRefusals(t *testing.T) {
 	}
 }
 
+// TestRefusedTokensStayGood: what was wrong is mended, and the same token joins; a refusal that the token's bearer wrote
+// itself opens nothing.
+func TestRefusedTokensStayGood(t *testing.T) {
+	other := &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Name: "tokyo", Annotations: map[string]string{place.AnnotationUID: uid}}}
+	r := newRig(t, other)
+	r.mute = true // so that the token stays for its last minute
+	tok := r.issue("abcdef", "paris", time.Hour)
+	_, err := r.redeem(tok, uid, join.Wish{})
+	var no *join.Refusal
+	if !errors.As(err, &no) || no.Reason != "ClusterAlreadyMember" {
+		t.Fatalf("first: %v", err)
+	}
+	r.reconcileJoin("abcdef") // again and again changes nothing
+	r.must(r.Delete(t.Context(), other))
+	if _, err := r.redeem(tok, uid, join.Wish{}); err != nil {
+		t.Fatalf("second: %v", err)
+	}
+	// A thief of the token takes the claim for refused, and claims.
+	var cm corev1.ConfigMap
+	key := client.ObjectKey{Namespace: place.Joins, Name: "abcdef"}
+	r.must(r.Get(t.Context(), key, &cm))
+	cm.Data = map[string]string{"claim": "x", "refusal": "{}"}
+	r.must(r.Update(t.Context(), &cm))
+	r.reconcileJoin("abcdef")
+	cm.Data = map[string]string{"claim": `{"version":1,"key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","uid":"` + uid + `"}`}
+	r.must(r.Get(t.Context(), key, &corev1.ConfigMap{}))
+	r.must(r.Update(t.Context(), &cm))
+	r.reconcileJoin("abcdef")
+	r.must(r.Get(t.Context(), key, &cm))
+	if cm.Data["answer"] != "" {
+		t.Error("a thief was let in")
+	}
+}
+
 func TestExpiredTokensGo(t *testing.T) {
 	r := newRig(t)
 	r.issue("abcdef", "paris", -time.Second)

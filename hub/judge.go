@@ -252,7 +252,7 @@ func readiness(sl *v1alpha1.Slice, rows []v1alpha1.SliceCluster, problems []flee
 			Message: fmt.Sprintf("%s not heard from; the others go on", strings.Join(waiting, ", ")),
 			Next:    fmt.Sprintf("kubectl describe clusters.seaway.dev %s", waiting[0])})
 	default:
-		c.Status, c.Reason, c.Message = metav1.ConditionTrue, "Ready", fmt.Sprintf("%d clusters have addresses and are heard from", len(rows))
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, "Ready", fleet.Count(len(rows), "cluster")+" with addresses, heard from"
 	}
 	if c.Status == metav1.ConditionTrue && len(sl.Spec.Namespaces.Names) == 0 && sl.Spec.Namespaces.Selector == nil {
 		c.Reason, c.Message = "NoNamespaces", kube.Message(fleet.Problem{Message: "the slice is ready and no namespace is on it",

@@ -9,7 +9,8 @@
 //
 // The credential can be read by the first claimant alone, even by nobody who holds the same token or can read the
 // ConfigMap. A token works once, also when two use it at the same time: the API server lets one of two updates of the
-// ConfigMap through, and the hub remembers the first key on an object that the token's bearer cannot touch.
+// ConfigMap through, and the hub remembers the first key on an object that the token's bearer cannot touch. A refusal
+// does not use the token up: the next claim is written over the refused one.
 package join
 
 import (

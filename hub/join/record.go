@@ -15,6 +15,9 @@ func (r Record) Claimed() string { return r.Data[keyClaim] }
 // Answered tells whether the hub has said yes or no.
 func (r Record) Answered() bool { return r.Data[keyAnswer] != "" || r.Data[keyRefusal] != "" }
 
+// Refused tells whether the hub has said no. Then the claim counts no more, and the next may be written in its place.
+func (r Record) Refused() bool { return r.Data[keyRefusal] != "" }
+
 // Fetched tells whether the member has said that it has the answer.
 func (r Record) Fetched() bool { return r.Data[keyFetched] != "" }
 

@@ -82,9 +82,10 @@ func (r redemption) claim(ctx context.Context, c Claim) (*corev1.ConfigMap, erro
 	if err != nil {
 		return nil, r.explain(err)
 	}
-	if cm.Data[keyClaim] != "" {
+	if cm.Data[keyClaim] != "" && cm.Data[keyRefusal] == "" {
 		return nil, r.used()
 	}
+	delete(cm.Data, keyRefusal)
 	if cm.Data == nil {
 		cm.Data = map[string]string{}
 	}

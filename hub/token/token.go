@@ -1,6 +1,10 @@
 // Package token reads and writes join tokens: the one text that an administrator carries from the hub to a cluster.
 //
-//	seaway1.<base64url of JSON {server, ca, id, cluster, token, expires}>
+//	seaway1.<base64url of JSON {server, id, cluster, expires}>.<base64url of the CA's certificates>.<account token>
+//
+// The certificates stand as they are (DER) and the account token, which is base64 already, as it is, so that the text
+// stays at about 2,000 bytes. Kubeadm's tokens are shorter because they hold a hash of the authority's key; whoever
+// joins there fetches the authority itself without proof of identity, from an object that many clusters do not publish.
 //
 // The token names the hub and its certificate authority, so whoever joins talks to that hub and no other; what it
 // allows is decided by the hub alone, by the ServiceAccount token inside, which may touch a single ConfigMap and ends
@@ -25,16 +29,16 @@ import (
 
 const (
 	mark = "seaway1."
-	max  = 64 << 10 // bytes of text; a real one has about 3,000
+	max  = 64 << 10 // bytes of text; a real one has about 2,000
 )
 
 // Token is what a join token says.
 type Token struct {
-	Server  string    `json:"server"`       // URL of the hub's API server, as the member reaches it
-	CA      []byte    `json:"ca,omitempty"` // PEM; empty: the member's own trusted authorities
-	ID      string    `json:"id"`           // of the ConfigMap and ServiceAccount in seaway-joins
-	Cluster string    `json:"cluster"`      // the name that the cluster joins under
-	Bearer  string    `json:"token"`        // of that ServiceAccount
+	Server  string    `json:"server"`  // URL of the hub's API server, as the member reaches it
+	CA      []byte    `json:"-"`       // PEM; empty: the member's own trusted authorities
+	ID      string    `json:"id"`      // of the ConfigMap and ServiceAccount in seaway-joins
+	Cluster string    `json:"cluster"` // the name that the cluster joins under
+	Bearer  string    `json:"-"`       // of that ServiceAccount
 	Expires time.Time `json:"expires"`
 }
 
@@ -49,7 +53,41 @@ func (t Token) String() string {
 	if err != nil {
 		panic(err) // strings, bytes and a time always have a JSON form, but for a year above 9999
 	}
-	return mark + base64.RawURLEncoding.EncodeToString(b)
+	e := base64.RawURLEncoding
+	return mark + e.EncodeToString(b) + "." + e.EncodeToString(der(t.CA)) + "." + t.Bearer
+}
+
+// der is the certificates of a PEM text, one after the other. What is no PEM stays as it is, for Parse to refuse.
+func der(text []byte) []byte {
+	var out []byte
+	for rest := text; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type == pemCertificate {
+			out = append(out, block.Bytes...)
+		}
+	}
+	if out == nil {
+		return text
+	}
+	return out
+}
+
+const pemCertificate = "CERTIFICATE"
+
+// pemOf is the text that der was made of.
+func pemOf(der []byte) ([]byte, error) {
+	certs, err := x509.ParseCertificates(der)
+	if err != nil {
+		return nil, errors.New("its certificate authority is not a certificate")
+	}
+	var out []byte
+	for _, c := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: c.Raw})...)
+	}
+	return out, nil
 }
 
 // Parse reads a token's text. It checks all that can be checked without the hub, but not the time: see [Token.Check].
@@ -71,14 +109,28 @@ func parse(text string) (Token, error) {
 	case !strings.HasPrefix(text, mark):
 		return t, fmt.Errorf("it does not begin with %q", mark)
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text[len(mark):])
-	if err != nil {
-		return t, errors.New("it is cut off or has a character that does not belong (base64)")
+	parts := strings.SplitN(text[len(mark):], ".", 3)
+	if len(parts) < 3 {
+		return t, errors.New("it is cut off")
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
+	var raw [2][]byte
+	for i := range raw {
+		var err error
+		if raw[i], err = base64.RawURLEncoding.Strict().DecodeString(parts[i]); err != nil {
+			return t, errors.New("it is cut off or has a character that does not belong (base64)")
+		}
+	}
+	d := json.NewDecoder(bytes.NewReader(raw[0]))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&t); err != nil || d.More() {
 		return t, errors.New("it is cut off or was changed (JSON)")
+	}
+	t.Bearer = parts[2]
+	if len(raw[1]) > 0 {
+		var err error
+		if t.CA, err = pemOf(raw[1]); err != nil {
+			return t, err
+		}
 	}
 	return t, t.valid()
 }
@@ -87,15 +139,6 @@ func (t Token) valid() error {
 	u, err := url.Parse(t.Server)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return fmt.Errorf("its server %.100q is not an https URL", t.Server)
-	}
-	if len(t.CA) > 0 {
-		block, _ := pem.Decode(t.CA)
-		if block == nil {
-			return errors.New("its certificate authority is not PEM")
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return errors.New("its certificate authority is not a certificate")
-		}
 	}
 	if !id.MatchString(t.ID) {
 		return fmt.Errorf("its id %.40q is malformed", t.ID)

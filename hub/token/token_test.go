@@ -1,7 +1,13 @@
 package token
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"reflect"
 	"strings"
 	"testing"
@@ -27,6 +33,36 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestAuthority: the authority survives, be it several certificates, and the text stays short enough to be pasted.
+func TestAuthority(t *testing.T) {
+	in := sample()
+	in.Bearer = strings.Repeat("x", 900)
+	in.CA = append(authority(t), authority(t)...)
+	got, err := Parse(in.String())
+	if err != nil || !reflect.DeepEqual(got, in) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	in.CA = authority(t)
+	if n := len(in.String()); n > 2400 {
+		t.Errorf("a token has %d bytes", n)
+	}
+}
+
+// authority makes one as kubeadm does, with an RSA key of 2048 bits.
+func authority(t *testing.T) []byte {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kubernetes"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
+	b, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b})
+}
+
 func TestParseRefuses(t *testing.T) {
 	with := func(change func(*Token)) string {
 		s := sample()
@@ -39,12 +75,13 @@ func TestParseRefuses(t *testing.T) {
 		"something else":       {"eyJhbGciOiJSUzI1NiIs", "does not begin with"},
 		"another version":      {"seaway2." + whole[8:], "does not begin with"},
 		"cut off":              {whole[:len(whole)-30], "cut off"},
+		"cut in the JSON":      {whole[:60], "cut off"},
 		"cut to the mark":      {"seaway1.", "cut off"},
 		"a blank inside":       {whole[:40] + " " + whole[40:], "cut off or has a character"},
 		"too long":             {whole + strings.Repeat("A", 70<<10), "more than any token"},
 		"http":                 {with(func(t *Token) { t.Server = "http://hub" }), "https URL"},
 		"a password in it":     {with(func(t *Token) { t.Server = "https://a:b@hub" }), "https URL"},
-		"no certificate":       {with(func(t *Token) { t.CA = []byte("zzz") }), "not PEM"},
+		"no certificate":       {with(func(t *Token) { t.CA = []byte("zzz") }), "not a certificate"},
 		"a broken certificate": {with(func(t *Token) { t.CA = []byte(ca) }), "not a certificate"},
 		"an id with a path":    {with(func(t *Token) { t.ID = "../../secrets" }), "id"},
 		"a reserved name":      {with(func(t *Token) { t.Cluster = "system" }), "Seaway's own"},
@@ -72,7 +109,7 @@ func TestCheck(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add(sample().String())
-	f.Add("seaway1.e30")
+	f.Add("seaway1.e30..x")
 	f.Add("seaway1.")
 	f.Fuzz(func(t *testing.T, text string) {
 		tok, err := Parse(text)
