@@ -41,10 +41,57 @@ type carry struct {
 	signers map[string]fleet.Key // of all members
 	news    map[string]string    // cluster → who brought it
 	way     map[string]string    // cluster → how its newest bulletin came
+	blamed  map[string]blame     // cluster → what was not taken from its carriers
+}
+
+// blame is what was not taken from a cluster's carriers, and when that last became more.
+type blame struct {
+	counts map[string]int
+	grew   time.Time
+}
+
+// blameFor is how long a cluster is complained of after the last letter that was refused.
+const blameFor = 5 * time.Minute
+
+// blame notes what was refused by now. Callers hold mu.
+func (c *carry) blame(refusals map[string]map[string]int, now time.Time) {
+	for cluster, counts := range refusals {
+		was := c.blamed[cluster]
+		for reason, n := range counts {
+			if reason != string(bulletin.Stranger) && n > was.counts[reason] {
+				was.grew = now
+			}
+			c.l.meters.letters.WithLabelValues(cluster, reason).Set(float64(n))
+		}
+		was.counts = counts
+		c.blamed[cluster] = was
+	}
+}
+
+// problems complains of clusters whose carriers misbehave.
+func (c *carry) problems(now time.Time) (out []fleet.Problem) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cluster := range slices.Sorted(maps.Keys(c.blamed)) {
+		b := c.blamed[cluster]
+		if b.grew.IsZero() || now.Sub(b.grew) > blameFor {
+			continue
+		}
+		var parts []string
+		for _, reason := range slices.Sorted(maps.Keys(b.counts)) {
+			parts = append(parts, fmt.Sprintf("%s %d", reason, b.counts[reason]))
+		}
+		out = append(out, fleet.Problem{
+			Reason: "CarrierRefused", Where: "cluster " + cluster,
+			Message: "its carriers sent what was not taken: " + strings.Join(parts, ", "),
+			Next:    "nothing of it was believed or passed on; look at the nodes of cluster " + cluster + " that carry bulletins: one of them errs, or is in somebody else's hands",
+		})
+	}
+	return out
 }
 
 func newCarry(l *leader) *carry {
-	c := &carry{l: l, wake: make(chan struct{}, 1), signers: map[string]fleet.Key{}, news: map[string]string{}, way: map[string]string{}}
+	c := &carry{l: l, wake: make(chan struct{}, 1), signers: map[string]fleet.Key{}, news: map[string]string{}, way: map[string]string{}, blamed: map[string]blame{}}
 	c.store = bulletin.NewStore(c.signer)
 	c.office = post.New(post.Config{Cluster: l.cfg.Cluster, Store: c.store, News: c.heard, Log: l.log})
 	l.mailbox.post = c.post
@@ -271,6 +318,7 @@ func (c *carry) members(out []fleet.MemberState, live map[string]nodeStream) {
 	c.l.mailbox.setLazy(abroad)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.blame(refusals, time.Now())
 	for i := range out {
 		m := &out[i]
 		m.Way, m.Direct, m.Refusals = c.way[m.Name], direct[m.Name], refusals[m.Name]

@@ -21,6 +21,7 @@ type meters struct {
 	addresses *prometheus.GaugeVec // by slice, state
 	lies      *prometheus.GaugeVec // by peer
 	problems  *prometheus.GaugeVec // by reason
+	letters   *prometheus.GaugeVec // by peer and reason
 }
 
 func newMeters() *meters {
@@ -51,6 +52,7 @@ func newMeters() *meters {
 		pods:      gauges("slice_pods", "Pods of this cluster on a slice, by whether a probe went through their link.", "slice", "attached"),
 		addresses: gauges("slice_addresses", "Addresses of a slice in this cluster, by state.", "slice", "state"),
 		lies:      gauges("bulletin_refused_entries", "Entries of another cluster's newest bulletin that were not believed.", "peer"),
+		letters:   gauges("bulletin_letters_refused", "Letters and frames that carriers of another cluster sent and that were not taken, since the carriers here started.", "peer", "reason"),
 		problems:  gauges("problems", "Problems that a person must act on, by reason.", "reason"),
 	}
 }
@@ -58,7 +60,7 @@ func newMeters() *meters {
 // register has the metrics shown. Two replicas in one process (a test) share the first one's.
 func (m *meters) register(r prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
-		m.turn, m.intents, m.reports, m.marks, m.refused, m.bulletins, m.hub, m.nodes, m.pods, m.addresses, m.lies, m.problems,
+		m.turn, m.intents, m.reports, m.marks, m.refused, m.bulletins, m.hub, m.nodes, m.pods, m.addresses, m.lies, m.problems, m.letters,
 	} {
 		var twice prometheus.AlreadyRegisteredError
 		if err := r.Register(c); err != nil && !errors.As(err, &twice) {

@@ -26,6 +26,7 @@ func (s *statusBoard) allProblems(live map[string]nodeStream, now time.Time) []f
 	if p := s.l.mailbox.trouble(); p != nil {
 		out = append(out, *p)
 	}
+	out = append(out, s.l.carry.problems(now)...)
 	s.hubProblem(add)
 	if src := s.l.credential.Load(); src != nil {
 		if p := src.Problem(); p != nil && p.Reason != "HubUnreachable" { // which hubProblem says

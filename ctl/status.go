@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -174,6 +175,18 @@ func (c *cli) statusTables(o *Overview) error {
 	return nil
 }
 
+// refusals lists what was not taken from a cluster, by reason: "Forged 3, entries 1".
+func refusals(m fleet.MemberState) string {
+	var out []string
+	for _, reason := range slices.Sorted(maps.Keys(m.Refusals)) {
+		out = append(out, fmt.Sprintf("%s %d", reason, m.Refusals[reason]))
+	}
+	if m.Refused > 0 {
+		out = append(out, fmt.Sprintf("entries %d", m.Refused))
+	}
+	return strings.Join(out, ", ")
+}
+
 func (c *cli) memberTables(s *fleet.Status) error {
 	link := "connected"
 	if !s.Hub.Connected {
@@ -196,6 +209,16 @@ func (c *cli) memberTables(s *fleet.Status) error {
 			blocks = append(blocks, b.String())
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\n", sl.Name, sl.Pods, sl.Attached, sl.Remote, sl.Services, dash(strings.Join(sl.Namespaces, ",")), dash(strings.Join(blocks, " ")))
+	}
+	if len(s.Members) > 0 {
+		fmt.Fprintln(w, "\nCLUSTER\tNODES\tPODS\tEXPORTS\tHEARD\tBY\tCARRIERS\tREFUSED")
+	}
+	for _, m := range s.Members {
+		heard := "never"
+		if !m.Heard.IsZero() {
+			heard = time.Since(m.Heard).Round(time.Second).String() + " ago"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\t%d\t%s\n", m.Name, m.Nodes, m.Pods, m.Exports, heard, dash(m.Way), m.Direct, dash(refusals(m)))
 	}
 	fmt.Fprintln(w, "\nFROM\tSLICE\tTO\tPATH\tHANDSHAKE\tSENT\tRECEIVED")
 	for _, n := range s.Nodes {
