@@ -105,6 +105,8 @@ func (t *Table) rules(s plan.Slice) {
 			refuse.add("gone, "+f.name()+" SCTP", l4proto(unix.IPPROTO_SCTP), gone, portUnreachable())
 			refuse.add("gone, "+f.name(), gone, hostUnreachable())
 		}
+		// Only the management slice's namespace has addresses of its own. To the IPv6 look-up below they are nobody's.
+		refuse.add("to the node itself, "+f.name(), f.is(), linkIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, plan.TunLink), ownAddr(), one(accept()))
 		refuse.add("nobody there, "+f.name()+" TCP", l4proto(unix.IPPROTO_TCP), f.is(), unroutable(), resetTCP())
 		refuse.add("nobody there, "+f.name()+" UDP", l4proto(unix.IPPROTO_UDP), f.is(), unroutable(), portUnreachable())
 		refuse.add("nobody there, "+f.name()+" SCTP", l4proto(unix.IPPROTO_SCTP), f.is(), unroutable(), portUnreachable())

@@ -95,6 +95,14 @@ func unroutable() []expr.Any {
 	}
 }
 
+// ownAddr matches what goes to an address of the namespace itself.
+func ownAddr() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg0, ResultADDRTYPE: true, FlagDADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
 func established() []expr.Any {
 	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
 	return []expr.Any{
