@@ -31,8 +31,10 @@ func (l Lab) Collect(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	c := collector{dir: dir, bin: rec.Bin}
-	if s, err := l.Status(ctx); err == nil {
+	c := collector{dir: dir, bin: rec.Bin, limit: itemLimit}
+	status, cancel := context.WithTimeout(ctx, itemLimit)
+	defer cancel()
+	if s, err := l.Status(status); err == nil {
 		b, _ := json.MarshalIndent(s, "", "  ")
 		c.write("status.json", b)
 	}
@@ -48,8 +50,12 @@ func (l Lab) Collect(ctx context.Context, dir string) error {
 	return errors.Join(c.errs...)
 }
 
+// itemLimit is how long one item may take: a lab that is looked into is often one where something hangs.
+const itemLimit = 12 * time.Second
+
 type collector struct {
 	dir, bin string
+	limit    time.Duration // for each item
 	mu       sync.Mutex
 	errs     []error
 }
@@ -93,10 +99,21 @@ func (c *collector) copy(src, name string) {
 	}
 }
 
-// run keeps a command's output, or why there is none.
-func (c *collector) run(name string, cmd *exec.Cmd) {
-	out, err := cmd.CombinedOutput()
+// run keeps a command's output, or why there is none, also that it took too long.
+func (c *collector) run(ctx context.Context, name string, make func(context.Context) (*exec.Cmd, error)) {
+	item, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	cmd, err := make(item)
 	if err != nil {
+		c.write(name, []byte(err.Error()+"\n"))
+		return
+	}
+	cmd.WaitDelay = time.Second // its children may hold the pipe
+	out, err := cmd.CombinedOutput()
+	switch {
+	case item.Err() != nil && ctx.Err() == nil:
+		out = fmt.Appendf(out, "\n%s: given up after %s\n", strings.Join(cmd.Args, " "), c.limit)
+	case err != nil:
 		out = fmt.Appendf(out, "\n%s: %v\n", strings.Join(cmd.Args, " "), err)
 	}
 	c.write(name, out)
@@ -108,7 +125,9 @@ nft list ruleset; iptables-legacy-save 2>/dev/null; ip6tables-legacy-save 2>/dev
 
 func (c *collector) inNetns(ctx context.Context, ns, name string) {
 	err := netns.Do(ns, func() error {
-		c.run(name, exec.CommandContext(ctx, "sh", "-c", networkState))
+		c.run(ctx, name, func(ctx context.Context) (*exec.Cmd, error) {
+			return exec.CommandContext(ctx, "sh", "-c", networkState), nil
+		})
 		return nil
 	})
 	if err != nil {
@@ -117,11 +136,15 @@ func (c *collector) inNetns(ctx context.Context, ns, name string) {
 }
 
 func (c *collector) cluster(ctx context.Context, l Lab, rec state.Lab, cl layout.Cluster) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	kubectl := func(name string, args ...string) {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		args = append([]string{"--kubeconfig", l.Dir.Kubeconfig(cl.Name), "--request-timeout=10s"}, args...)
-		c.run(filepath.Join(cl.Name, name), exec.CommandContext(ctx, filepath.Join(c.bin, "kubectl"), args...))
+		args = append([]string{"--kubeconfig", l.Dir.Kubeconfig(cl.Name), "--request-timeout=5s"}, args...)
+		wg.Go(func() {
+			c.run(ctx, filepath.Join(cl.Name, name), func(ctx context.Context) (*exec.Cmd, error) {
+				return exec.CommandContext(ctx, filepath.Join(c.bin, "kubectl"), args...), nil
+			})
+		})
 	}
 	kubectl("all.txt", "get", "all,cm,ep,endpointslices,networkpolicies,pv,pvc,crd", "-A", "-o", "wide")
 	kubectl("nodes.yaml", "get", "nodes", "-o", "yaml")
@@ -136,7 +159,7 @@ func (c *collector) cluster(ctx context.Context, l Lab, rec state.Lab, cl layout
 			c.fail(err)
 			continue
 		}
-		c.machine(ctx, m)
+		wg.Go(func() { c.machine(ctx, m) })
 	}
 }
 
@@ -148,9 +171,9 @@ func (c *collector) machine(ctx context.Context, m machine.Machine) {
 		if m.Plan().Role == layout.Node {
 			script += "; ctr -n k8s.io images ls; ctr -n k8s.io tasks ls"
 		}
-		if cmd, err := m.Command(ctx, "sh", "-c", script); err == nil {
-			c.run(filepath.Join(base, "state.txt"), cmd)
-		}
+		c.run(ctx, filepath.Join(base, "state.txt"), func(ctx context.Context) (*exec.Cmd, error) {
+			return m.Command(ctx, "sh", "-c", script)
+		})
 	}
 	// The pods' logs are on the machine's disk, also those of pods that are gone
 	// from the API, and also when the API does not answer.
