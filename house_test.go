@@ -44,6 +44,8 @@ var floors = []struct {
 	{"tunnel", []string{"k8s.io", "sigs.k8s.io", "./controller", "./hub", "./ctl", "./install", "./kube", "./api", "./slice/node"}, "the tunnel outlives everything and knows nothing of it"},
 	{"slice/node", []string{"k8s.io/client-go", "k8s.io/api", "sigs.k8s.io/controller-runtime", "./controller", "./hub", "./ctl", "./install", "./kube", "./api"}, "the agent does not talk to the API server"},
 	{"autoscaler", []string{"./datapath", "./tunnel", "./slice", "./ctl", "./controller", "./install"}, "the autoscaler needs no slice"},
+	{"drill/field", []string{"./datapath", "./tunnel", "./slice", "./controller", "./hub"}, "a drill uses Kubernetes' own ways"},
+	{"drill", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "what is rehearsed and measured is decided without hands"},
 	{"hub", []string{"./datapath", "./tunnel", "./slice/node", "./ctl", "./controller"}, "the hub is no member"},
 	{"controller", []string{"./datapath", "./tunnel", "./slice/node", "./ctl"}, "the controller touches no kernel"},
 }

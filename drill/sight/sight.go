@@ -62,13 +62,13 @@ func Parse(line string) (Note, error) {
 	return Note{f[0], f[1], f[4], time.UnixMicro(begin), time.UnixMicro(end)}, nil
 }
 
-// Sight is what one flow's client saw of one fault. Times are since the fault, which counts from before the command
-// that makes it was started. Nil means that it did not happen.
+// Sight is what one flow's client saw of one fault. How long the command took that made the fault does not matter to
+// any figure but First, because the others are between things that the client saw. Nil means that it did not happen.
 type Sight struct {
 	Gap   time.Duration  `json:"gap"`             // longest time between two good answers
-	First *time.Duration `json:"first,omitempty"` // a question asked after the fault has its first good answer
-	Told  *time.Duration `json:"told,omitempty"`  // the first error: the client knows
-	Clear *time.Duration `json:"clear,omitempty"` // the last question that failed was asked
+	First *time.Duration `json:"first,omitempty"` // since the fault: a question asked after it has its first good answer
+	Told  *time.Duration `json:"told,omitempty"`  // from the last good answer to the first error: the client knows
+	Clear *time.Duration `json:"clear,omitempty"` // from the first question that failed to the last, by when they were asked
 	Mend  *time.Duration `json:"mend,omitempty"`  // of a flow that was hurt (an error, or a gap over Hurt): the gap
 	Good  int            `json:"good"`
 	// Resets are connections that broke under the client, Errors all failures including them.
@@ -104,6 +104,7 @@ func one(list []Note, fault, end time.Time) Sight {
 	var s Sight
 	since := func(t time.Time) *time.Duration { return new(t.Sub(fault)) }
 	last, said := fault, fault // the last good answer, the last word of any kind
+	var failing, failed time.Time
 	for _, n := range list {
 		if n.End.Before(fault) {
 			if n.Outcome == "ok" {
@@ -126,11 +127,17 @@ func one(list []Note, fault, end time.Time) Sight {
 			s.Resets++
 		}
 		if s.Told == nil {
-			s.Told = since(n.End)
+			s.Told = new(n.End.Sub(last))
 		}
-		if s.Clear == nil || n.Begin.Sub(fault) > *s.Clear {
-			s.Clear = since(n.Begin)
+		if failing.IsZero() || n.Begin.Before(failing) {
+			failing = n.Begin
 		}
+		if n.Begin.After(failed) {
+			failed = n.Begin
+		}
+	}
+	if s.Errors > 0 {
+		s.Clear = new(failed.Sub(failing))
 	}
 	s.Gap = max(s.Gap, end.Sub(last))
 	s.Stuck = end.Sub(said) > Patience
@@ -138,4 +145,22 @@ func one(list []Note, fault, end time.Time) Sight {
 		s.Mend = new(s.Gap)
 	}
 	return s
+}
+
+// Longest is the longest gap between two good answers of any flow, both between two moments: with nothing happening,
+// what the machine itself adds to every figure.
+func Longest(notes []Note, from, to time.Time) time.Duration {
+	var longest time.Duration
+	last := map[string]time.Time{}
+	sorted := slices.SortedStableFunc(slices.Values(notes), func(a, b Note) int { return a.End.Compare(b.End) })
+	for _, n := range sorted {
+		if n.Outcome != "ok" || n.End.Before(from) || n.End.After(to) {
+			continue
+		}
+		if l, ok := last[n.Flow]; ok {
+			longest = max(longest, n.End.Sub(l))
+		}
+		last[n.Flow] = n.End
+	}
+	return longest
 }

@@ -37,11 +37,11 @@ func TestWhatAFlowSaw(t *testing.T) {
 		"a gap that began before the fault": {[]any{-100, "ok", 4900, "ok"},
 			Sight{Gap: 5000 * time.Millisecond, First: ms(4900), Mend: ms(5000), Good: 1}},
 		"told, and mended": {append([]any{-10, "ok", 700, "reset", 720, "refused", 800, "ok"}, steady(900, 5000)...),
-			Sight{Gap: 810 * time.Millisecond, First: ms(800), Told: ms(700), Clear: ms(715), Mend: ms(810), Good: 42, Resets: 1, Errors: 2}},
+			Sight{Gap: 810 * time.Millisecond, First: ms(800), Told: ms(710), Clear: ms(20), Mend: ms(810), Good: 42, Resets: 1, Errors: 2}},
 		"stuck": {[]any{-10, "ok"},
 			Sight{Gap: 5010 * time.Millisecond, Mend: ms(5010), Stuck: true}},
 		"errors to the end are no hang": {[]any{-10, "ok", 1000, "timeout", 2000, "timeout", 3000, "timeout", 4000, "timeout"},
-			Sight{Gap: 5010 * time.Millisecond, Told: ms(1000), Clear: ms(3995), Mend: ms(5010), Errors: 4}},
+			Sight{Gap: 5010 * time.Millisecond, Told: ms(1010), Clear: ms(3000), Mend: ms(5010), Errors: 4}},
 		"an answer to a question asked before the fault": {[]any{-10, "ok", 2, "ok", 100, "ok", 5000, "ok"},
 			Sight{Gap: 4900 * time.Millisecond, First: ms(100), Mend: ms(4900), Good: 3}},
 	} {
@@ -85,4 +85,11 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q: %+v, again %+v (%v)", line, n, again, err)
 		}
 	})
+}
+
+func TestWhatTheMachineAdds(t *testing.T) {
+	notes := append(flow(t, "a", -900, "ok", -500, "ok", -480, "reset", -200, "ok", 900, "ok"), flow(t, "b", -100, "ok")...)
+	if got := Longest(notes, fault.Add(-time.Second), fault); got != 400*time.Millisecond {
+		t.Errorf("%s", got)
+	}
 }

@@ -93,6 +93,17 @@ func TestWhatTheMachineItselfAdds(t *testing.T) {
 			t.Errorf("%s: %v (saw %s)", expect, got, saw)
 		}
 	}
+	// What was so just before the fault does not count against a limit, and does count where a control wants damage.
+	noisy := []Run{{Noise: 400 * time.Millisecond, Flows: runs[0].Flows}}
+	for expect, want := range map[string]bool{"far.stream gap max <= 100ms": true, "far.stream gap max <= 99ms": false, "far.stream gap max >= 500ms": true} {
+		e, err := ParseExpectation(expect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, saw := e.holds(noisy); got != want {
+			t.Errorf("%s: %v (saw %s)", expect, got, saw)
+		}
+	}
 	// A client that waits without a word was not told.
 	silent := []Run{{Flows: sight.Look(flow(t, "far.stream", -10, "ok"), fault, end)}}
 	e, _ := ParseExpectation("far.stream told p99 <= 1s")
@@ -172,7 +183,7 @@ func TestTheReportNamesWhatBroke(t *testing.T) {
 	if r.Verdicts, err = f.Judge(r.Runs); err != nil {
 		t.Fatal(err)
 	}
-	if out := r.String(); r.Held() || !strings.Contains(out, "BROKEN f gap p99 <= 1ms: 110ms") || !strings.Contains(out, "held   f gap p50 >= 1ms: 110ms (control)") {
+	if out := r.String(); r.Held() || !strings.Contains(out, "BROKEN f gap p99 <= 1ms: 110ms (noise 0s)") || !strings.Contains(out, "held   f gap p50 >= 1ms: 110ms (control)") {
 		t.Errorf("held=%v\n%s", r.Held(), out)
 	}
 }

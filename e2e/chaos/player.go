@@ -22,17 +22,15 @@ type Player struct {
 	Do    func(ctx context.Context, words []string) (string, error) // plays a line of the stories' language
 	Tell  func(string, ...any)
 
-	logs    *logbook.Folder
-	notes   []sight.Note
-	fresh   time.Time // no note before this is kept
-	vars    map[string]string
-	layout  stage.Layout
-	watched func() // ends the watch of paths
+	logs   *logbook.Folder
+	notes  []sight.Note
+	vars   map[string]string
+	layout stage.Layout
 }
 
 const (
 	settling = 90 * time.Second // for everything to work again
-	calm     = time.Second      // how long everything must have worked
+	calm     = 2 * time.Second  // how long everything must have worked
 )
 
 // Play plays each fault so often, one after the other. What happens in one does not keep the others from being played;
@@ -91,6 +89,9 @@ func (p *Player) ready(ctx context.Context, f Fault) error {
 			return fmt.Errorf("the lab has no machine %s: take it down, and start it with `seaway-lab up --config e2e/chaos/lab.yaml`", m)
 		}
 	}
+	if err := p.logs.Empty(); err != nil {
+		return err
+	}
 	if err := p.settle(ctx, true); err != nil {
 		return fmt.Errorf("before %s: %w", f.Name, err)
 	}
@@ -124,10 +125,13 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 		return p.lines(context.WithoutCancel(ctx), f.Undo)
 	}
 	defer func() { err = errors.Join(err, undo()) }()
+	r.Noise = sight.Longest(p.notes, r.At.Add(-calm), r.At)
 	if err := p.lines(ctx, f.Inject); err != nil {
 		return r, err
 	}
-	if err := p.until(ctx, f.from(r.At).Add(f.Hold)); err != nil {
+	made := time.Now() // a busy machine may take seconds for that
+	r.Took = made.Sub(r.At)
+	if err := p.until(ctx, made.Add(f.Hold)); err != nil {
 		return r, err
 	}
 	end := time.Now()
@@ -135,7 +139,10 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 		if err := undo(); err != nil {
 			return r, err
 		}
-		end = f.from(r.At).Add(f.Watch)
+		end = made.Add(f.Watch)
+		if now := time.Now(); end.Before(now) {
+			end = now
+		}
 		if err := p.until(ctx, end); err != nil {
 			return r, err
 		}
@@ -149,15 +156,6 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 	return r, undo()
 }
 
-// from is when holding and watching begin to count: a fault that takes longer than its hold (a roll-out, a flap) is
-// held from its end.
-func (f Fault) from(at time.Time) time.Time {
-	if f.Hold == 0 {
-		return time.Now()
-	}
-	return at
-}
-
 func brief(r Run) string {
 	var hurt []string
 	for _, row := range rows([]Run{r}) {
@@ -165,10 +163,11 @@ func brief(r Run) string {
 			hurt = append(hurt, fmt.Sprintf("%s %d ms", row.Flow, row.Gap.Max.Milliseconds()))
 		}
 	}
+	busy := fmt.Sprintf("made in %d ms, noise %d ms", r.Took.Milliseconds(), r.Noise.Milliseconds())
 	if len(hurt) == 0 {
-		return "no flow was hurt"
+		return "no flow was hurt (" + busy + ")"
 	}
-	return "longest gaps: " + strings.Join(hurt, ", ")
+	return "longest gaps: " + strings.Join(hurt, ", ") + " (" + busy + ")"
 }
 
 // lines plays lines, all of them even if one fails.
@@ -294,7 +293,7 @@ func (p *Player) settle(ctx context.Context, plain bool) error {
 			if !plain && strings.HasPrefix(f, "plain") {
 				continue
 			}
-			if s := flows[f]; s.Good < 5 || s.Errors > 0 || s.Gap > calm/2 {
+			if s := flows[f]; s.Good < 5 || s.Errors > 0 || s.Gap > calm*3/4 {
 				errs = append(errs, fmt.Errorf("%s: %d good answers, %d errors, a gap of %s in the last %s", f, s.Good, s.Errors, s.Gap.Round(time.Millisecond), calm))
 			}
 		}

@@ -66,6 +66,7 @@ func rows(runs []Run) []Row {
 func (r Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", r.Fault, r.Tells)
+	fmt.Fprintf(&b, "  times are p50/p99/max in ms; noise before the fault up to %d ms\n", noise(r.Runs).Milliseconds())
 	fmt.Fprintf(&b, "  %-14s %20s %20s %20s %20s %6s %6s %5s\n", fmt.Sprintf("%d runs", len(r.Runs)), "longest gap", "first good", "told", "last failure", "resets", "errors", "stuck")
 	for _, row := range r.Rows {
 		fmt.Fprintf(&b, "  %-14s %20s %20s %20s %20s %6d %6d %5d\n", row.Flow, show(row.Gap), show(row.First), show(row.Told), show(row.Clear), row.Resets, row.Errors, row.Stuck)

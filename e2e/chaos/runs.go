@@ -19,6 +19,10 @@ type Run struct {
 	// Flips counts how often a node's choice of a path to a peer was seen to change; -1 if nobody looked.
 	Flips int    `json:"flips"`
 	Relay string `json:"relay,omitempty"` // what $RELAY was
+	// Noise is the longest gap of any flow in the two seconds before the fault, Took how long the lines that make the
+	// fault did: both tell how busy the machine was.
+	Noise time.Duration `json:"noise"`
+	Took  time.Duration `json:"took"`
 }
 
 // floor is the longest gap of the controls in the same run: packets that cross the same WAN from the same machines, and
@@ -85,6 +89,26 @@ func seen(runs []Run, flows string) bool {
 		}
 	}
 	return false
+}
+
+// within is times, less each run's noise: for limits, which are the product's and not the machine's.
+func within(runs []Run, flows, measure string) []time.Duration {
+	var out []time.Duration
+	for _, r := range runs {
+		for _, d := range times([]Run{r}, flows, measure) {
+			out = append(out, max(0, d-r.Noise))
+		}
+	}
+	return out
+}
+
+// noise is the largest of all runs.
+func noise(runs []Run) time.Duration {
+	var d time.Duration
+	for _, r := range runs {
+		d = max(d, r.Noise)
+	}
+	return d
 }
 
 func times(runs []Run, flows, measure string) []time.Duration {

@@ -31,6 +31,13 @@ func TestOnlyWholeLinesAndEachOnce(t *testing.T) {
 			t.Errorf("after %q: %q %v, want %q", step.write, got["a"], err, step.want)
 		}
 	}
+	if err := f.Empty(); err != nil {
+		t.Fatal(err)
+	}
+	add("five\n")
+	if got, err := f.More(); err != nil || got["a"] != "five\n" {
+		t.Errorf("after it was emptied: %q %v", got["a"], err)
+	}
 	if err := f.Remove(); err != nil {
 		t.Fatal(err)
 	}

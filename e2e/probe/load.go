@@ -20,8 +20,8 @@ import (
 // NAME=KIND:ADDRESS, and the kinds are
 //
 //	stream   one TCP connection; it is opened anew only when it has broken, never because it is slow
-//	big      the same with questions of 4,000 bytes, which do not fit into one packet
-//	dial     a TCP connection for each question
+//	big      the same with questions of 4,000 bytes, which do not fit into one packet, a fifth as often
+//	dial     a TCP connection for each question, half as often
 //	udp      one datagram for each question
 //
 // A line of the log is `NAME OUTCOME BEGIN END WHO`, times in microseconds of Unix time, WHO the pod that answered. The
@@ -104,7 +104,9 @@ func parseTarget(s string, every time.Duration, j *journal) (loadTarget, error) 
 		return loadTarget{}, fmt.Errorf("%q: want NAME=KIND:ADDRESS", s)
 	}
 	switch kind {
-	case "stream", "dial", "udp":
+	case "stream", "udp":
+	case "dial":
+		every *= 2 // each is three packets and more
 	case "big":
 		every *= 5 // as much as the others together otherwise
 	default:
