@@ -6,6 +6,7 @@
 //	probe ask tcp|udp|sctp|icmp ADDR  one question, one line of answer
 //	probe hold ADDR                   one TCP connection, a question every 20 ms, until stdin ends: lost, longest gap
 //	probe load -log FILE NAME=KIND:ADDR…   ask all the time by stream, dial or udp, and note what came of it (see load.go)
+//	probe fate -file F HOST SERVICE   what becomes of connections to a host that is about to go (see fate.go)
 //	probe dig NAME [A|AAAA|SRV]       what the pod's resolver answers
 //	probe addrs [LINK]                the addresses on a link, slice0 by default
 //	probe shoot FILE                  packets with any source and destination, one a line (see shoot.go)
@@ -40,15 +41,15 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("want one of serve, get, ask, hold, load, dig, names, addrs, shoot, seen, pause")
+		return errors.New("want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, seen, pause")
 	}
 	verbs := map[string]func([]string) error{
-		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "dig": dig, "names": names,
+		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "fate": fate, "dig": dig, "names": names,
 		"addrs": addrs, "shoot": shoot, "seen": seen, "pause": pause,
 	}
 	verb, ok := verbs[args[0]]
 	if !ok {
-		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, dig, names, addrs, shoot, seen, pause", args[0])
+		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, seen, pause", args[0])
 	}
 	return verb(args[1:])
 }
