@@ -121,3 +121,38 @@ func BenchmarkRemembered(b *testing.B) {
 		}
 	}
 }
+
+// Whatever bytes come, there is no response or one that can be packed, is small enough, and has the query's ID; and
+// asked again, the same.
+func FuzzMessage(f *testing.F) {
+	z := zone.Build([]fleet.Service{web("10.9.255.1"), headless(7)}, nil)
+	for _, name := range []string{"web.shop.svc.clusterset.local.", "db.shop.svc.slice.local.", "."} {
+		m := new(dns.Msg)
+		m.SetQuestion(name, dns.TypeA)
+		b, _ := m.Pack()
+		f.Add(b)
+		m.SetEdns0(4096, true)
+		b, _ = m.Pack()
+		f.Add(b)
+	}
+	f.Add([]byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 12, 0, 1, 0, 1})
+	s, known := testServer(f, &z), new(answers)
+	f.Fuzz(func(t *testing.T, query []byte) {
+		known.find(z, query)
+		r := s.message(query, z, protoUDP)
+		if r == nil {
+			return
+		}
+		out, err := r.Pack()
+		if err != nil {
+			t.Fatalf("query % x: %v", query, err)
+		}
+		if len(out) > largestUDP || !bytes.Equal(out[:2], query[:2]) || out[2]&0x80 == 0 {
+			t.Fatalf("query % x\nresponse % x", query, out)
+		}
+		known.keep(query, bytes.Clone(out), r)
+		if again, k := known.find(z, query); k != nil && !bytes.Equal(again, out) {
+			t.Fatalf("query % x\nfirst % x\nthen  % x", query, out, again)
+		}
+	})
+}

@@ -38,6 +38,7 @@ func names(args []string) error {
 	if len(want) == 0 {
 		return errors.New("names: want NAME=ADDRESS")
 	}
+	fmt.Printf("asking for %d names for %s\n", len(want), *length)
 	var t tally
 	for until := time.Now().Add(*length); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		for name, ip := range want {
