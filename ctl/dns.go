@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,8 +27,90 @@ const (
 	dnsKey       = "Corefile"
 )
 
-// forwardZones makes the cluster's CoreDNS ask the agents for the slices' names.
-func (t *target) forwardZones(ctx context.Context) (string, error) {
+// dnsCmd groups what is about the cluster's own DNS.
+func (c *cli) dnsCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "dns", Short: "What the cluster's own DNS asks Seaway for", Args: cobra.NoArgs}
+	var reverse []string
+	forward := &cobra.Command{
+		Use: "forward", Short: "Have CoreDNS ask the agents for the slices' names, and for reverse names if wanted", Args: cobra.NoArgs,
+		Long: `Have this cluster's CoreDNS ask the agents for clusterset.local and slice.local, as
+joining does, and for the reverse names of the prefixes given here: those of slices
+that this cluster is on. Prefixes given earlier and not now are forwarded no more.
+Leaving undoes all of it.`,
+		Example: "  seaway dns forward --reverse 10.77.0.0/16",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := c.connect()
+			if err != nil {
+				return err
+			}
+			all := zones()
+			for _, text := range reverse {
+				more, err := t.reverseZones(cmd.Context(), text)
+				if err != nil {
+					return err
+				}
+				all = append(all, more...)
+			}
+			note, err := t.forwardZones(cmd.Context(), all)
+			if err != nil {
+				return err
+			}
+			if note != "" {
+				c.progress().tell("%s", note)
+			}
+			for _, z := range all {
+				fmt.Fprintln(c.Out, z)
+			}
+			return nil
+		},
+	}
+	forward.Flags().StringArrayVar(&reverse, "reverse", nil, "`PREFIX` of a slice whose reverse names are forwarded, too (may be given again)")
+	cmd.AddCommand(forward)
+	return cmd
+}
+
+// reverseZones lists the zones of a prefix's reverse names. It refuses a prefix of which the cluster uses a part itself:
+// the reverse names of its own pods and Services would be gone.
+func (t *target) reverseZones(ctx context.Context, text string) ([]string, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return nil, usage("--reverse %s: want a prefix such as 10.77.0.0/16", text)
+	}
+	refuse := func(what string) error {
+		return fail(ExitRefused, "the cluster itself uses %s, which is in %s: the reverse names of its own pods and Services would be gone", what, p).
+			then("leave out --reverse %s; names other than reverse ones do not need it", p)
+	}
+	var nodes corev1.NodeList
+	if err := t.List(ctx, &nodes); err != nil {
+		return nil, err
+	}
+	for _, n := range nodes.Items {
+		for _, cidr := range n.Spec.PodCIDRs {
+			if own, err := netip.ParsePrefix(cidr); err == nil && own.Overlaps(p) {
+				return nil, refuse(cidr)
+			}
+		}
+	}
+	var services corev1.ServiceList
+	if err := t.List(ctx, &services); err != nil {
+		return nil, err
+	}
+	for _, s := range services.Items {
+		for _, ip := range s.Spec.ClusterIPs {
+			if a, err := netip.ParseAddr(ip); err == nil && p.Contains(a) {
+				return nil, refuse(ip)
+			}
+		}
+	}
+	out, err := corefile.Reverse(p)
+	if err != nil {
+		return nil, usage("--reverse: %v", err)
+	}
+	return out, nil
+}
+
+// forwardZones makes the cluster's CoreDNS ask the agents for some zones.
+func (t *target) forwardZones(ctx context.Context, zones []string) (string, error) {
 	upstreams, err := t.dnsAddresses(ctx)
 	if err != nil {
 		return "", err
@@ -34,7 +118,7 @@ func (t *target) forwardZones(ctx context.Context) (string, error) {
 	var reloads bool
 	changed, err := t.editCorefile(ctx, func(text string) (string, error) {
 		reloads = corefile.Reloads(text)
-		out, err := corefile.Add(text, zones(), upstreams)
+		out, err := corefile.Add(text, zones, upstreams)
 		if err != nil {
 			return "", fail(ExitRefused, "CoreDNS: %w", err).then("mend configmap %s/%s, or join with --skip-dns and forward clusterset.local to %s yourself", dnsNamespace, dnsMap, upstreams[0])
 		}

@@ -236,7 +236,7 @@ func (c *cli) installMember(ctx context.Context, p *progress, t *target, cred *c
 	}
 	if !o.noDNS {
 		if err := p.step("the cluster's DNS asks Seaway for clusterset.local and slice.local", func(func(string)) (string, error) {
-			return t.forwardZones(ctx)
+			return t.forwardZones(ctx, zones())
 		}); err != nil {
 			return done, err
 		}

@@ -218,7 +218,7 @@ func checksum(b []byte) uint16 {
 // dig prints what the pod's own resolver answers, sorted as it came.
 func dig(args []string) error {
 	if len(args) == 0 {
-		return errors.New("dig: want a name and A, AAAA or SRV")
+		return errors.New("dig: want a name and A, AAAA, SRV or PTR (the name is an address then)")
 	}
 	kind := "A"
 	if len(args) > 1 {
@@ -228,6 +228,13 @@ func dig(args []string) error {
 	defer cancel()
 	r := &net.Resolver{PreferGo: true}
 	name := strings.TrimSuffix(args[0], ".") + "."
+	if kind == "PTR" {
+		names, err := r.LookupAddr(ctx, args[0])
+		for _, n := range names {
+			fmt.Println("PTR", n)
+		}
+		return err
+	}
 	if kind == "SRV" {
 		_, srvs, err := r.LookupSRV(ctx, "", "", name)
 		for _, s := range srvs {
