@@ -153,7 +153,7 @@ func settled(st fleet.Status) fleet.Status {
 		n.Peers = slices.Clone(n.Peers)
 		for j := range n.Peers {
 			p := &n.Peers[j]
-			p.RxBytes, p.TxBytes, p.Handshake = 0, 0, time.Time{}
+			p.RxBytes, p.TxBytes, p.Handshake, p.RTT, p.Loss = 0, 0, time.Time{}, 0, 0
 		}
 	}
 	st.Members = slices.Clone(st.Members)

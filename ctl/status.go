@@ -220,14 +220,18 @@ func (c *cli) memberTables(s *fleet.Status) error {
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\t%d\t%s\n", m.Name, m.Nodes, m.Pods, m.Exports, heard, dash(m.Way), m.Direct, dash(refusals(m)))
 	}
-	fmt.Fprintln(w, "\nFROM\tSLICE\tTO\tPATH\tHANDSHAKE\tSENT\tRECEIVED")
+	fmt.Fprintln(w, "\nFROM\tSLICE\tTO\tPATH\tSTATE\tRTT\tLOSS\tHANDSHAKE\tSENT\tRECEIVED")
 	for _, n := range s.Nodes {
 		for _, p := range n.Peers {
 			hs := "never"
 			if !p.Handshake.IsZero() {
 				hs = time.Since(p.Handshake).Round(time.Second).String() + " ago"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\n", n.Name, p.Slice, p.Peer, p.Path, hs, p.TxBytes, p.RxBytes)
+			rtt, loss := "-", "-"
+			if p.RTT > 0 {
+				rtt, loss = p.RTT.Round(100*time.Microsecond).String(), fmt.Sprintf("%.0f%%", 100*p.Loss)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", n.Name, p.Slice, p.Peer, p.Path, dash(string(p.State)), rtt, loss, hs, p.TxBytes, p.RxBytes)
 		}
 	}
 	if err := w.Flush(); err != nil {

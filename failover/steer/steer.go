@@ -58,6 +58,7 @@ type Pair struct {
 	chosen bool
 	use    int
 	since  time.Duration // of use
+	back   bool          // use was taken because it is better, not because another failed
 	better int           // index of a better way that may be taken
 	from   time.Duration // since when it works
 	holds  time.Duration // how long it must, 0: as at first
@@ -84,7 +85,6 @@ func (p *Pair) Step(ways []Way, now time.Duration) Choice {
 		}
 		return only(p.use)
 	case cur.State == detect.Doubt:
-		p.better = -1
 		b := best(ways, p.use, -1)
 		proven := b >= 0 && ways[b].State == detect.Alive && ways[b].Seen > cur.Seen
 		if proven && cur.Lost >= hardened {
@@ -111,17 +111,21 @@ func (p *Pair) take(way int, now time.Duration) {
 // leave takes another way because the one in use failed.
 func (p *Pair) leave(to int, now time.Duration) {
 	switch {
-	case p.failed > 0 && now-p.since < relapse:
+	case p.back && now-p.since < relapse:
 		p.holds = min(2*max(p.holds, hold), holdMost)
 	case now-p.failed > forgive:
 		p.holds = hold
 	}
 	p.failed = now
 	p.take(to, now)
+	p.back = false
 }
 
 // consider looks for a better way than one that works, and returns the way to ask on before it is taken, or -1.
 func (p *Pair) consider(ways []Way, now time.Duration) int {
+	if p.better >= 0 && p.better < len(ways) && ways[p.better].State == detect.Doubt {
+		return -1 // it will be known in a moment
+	}
 	b := best(ways, -1, -1)
 	if b < 0 || b == p.use || !clearlyBetter(ways[b], ways[p.use]) {
 		p.better = -1
@@ -137,6 +141,7 @@ func (p *Pair) consider(ways []Way, now time.Duration) int {
 		return b
 	default:
 		p.take(b, now)
+		p.back = true
 	}
 	return -1
 }
