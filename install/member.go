@@ -28,6 +28,12 @@ const (
 // DNSPort is the agents' DNS port on their nodes.
 const DNSPort = 5453
 
+// MetricsPort is the TCP port of /metrics on each node, for who has the token of the Secret [MetricsSecret].
+const MetricsPort = 9468
+
+// MetricsSecret holds, under the key token, what Prometheus shows the agents. Whoever wants their metrics makes it.
+const MetricsSecret = "seaway-metrics"
+
 // MemberOptions are the choices that a member has.
 type MemberOptions struct {
 	Cluster  string // its name in the fleet

@@ -88,6 +88,7 @@ func controllerCmd() *cobra.Command {
 func agentCmd() *cobra.Command {
 	var c node.Config
 	var ips string
+	var metricsPort uint16
 	cmd := role("agent", "Run a node's agent (a role of the image)", func(cmd *cobra.Command, log *slog.Logger) error {
 		finder, err := pod.NewFinder(pod.Config{Log: log})
 		if err != nil {
@@ -105,6 +106,9 @@ func agentCmd() *cobra.Command {
 			}
 			c.Addrs = append(c.Addrs, a)
 			listen = append(listen, netip.AddrPortFrom(a, install.DNSPort))
+			if metricsPort != 0 {
+				c.Scrape.Addrs = append(c.Scrape.Addrs, netip.AddrPortFrom(a, metricsPort))
+			}
 		}
 		c.Metrics = prometheus.NewRegistry()
 		c.Names = func(ctx context.Context, failing func(error)) error {
@@ -118,6 +122,8 @@ func agentCmd() *cobra.Command {
 	f.StringVar(&c.Controller, "controller", "", "`URL` of the controller")
 	f.StringVar(&c.CAFile, "ca", "", "`FILE` with the authority that the controller's certificate is checked against")
 	f.StringVar(&c.TokenFile, "token", "", "`FILE` with the token to show it")
+	f.Uint16Var(&metricsPort, "metrics-port", 0, "TCP `PORT` of /metrics on the node's addresses, over TLS; 0: none")
+	f.StringVar(&c.Scrape.TokenFile, "metrics-token", "", "`FILE` with the bearer token that /metrics wants; while it is missing nobody sees them")
 	return cmd
 }
 

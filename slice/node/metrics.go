@@ -71,7 +71,7 @@ func (m *metrics) attached(old, now []fleet.Attachment) {
 // register puts the agent's metrics into its registry.
 func (m *metrics) register(a *agent) {
 	a.cfg.Metrics.MustRegister(m.rounds, m.attach, m.ops, m.steers, m.ends, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{a})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{a}, tunnelCollector{a})
 }
 
 // collector reads gauges from the agent's state when asked.

@@ -52,6 +52,7 @@ type Config struct {
 	// can. May be nil.
 	Names     func(ctx context.Context, failing func(error)) error
 	Metrics   *prometheus.Registry // where the agent's metrics are, and others' of its process; nil: its own
+	Scrape    Scrape               // where Metrics are shown, besides the local socket
 	OnIntent  func(fleet.Intent)   // called with each new intent, and the saved one at the start; may be nil
 	Transport http.RoundTripper    // to the controller; nil: HTTPS with CAFile
 	Abroad    Abroad               // where carriers of bulletins meet; nil: the management slice's namespace
@@ -160,7 +161,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a.restore()
 	return a.run(ctx, map[string]func(context.Context) error{
-		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug,
+		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug, "scrape": a.scrape,
 		"names": a.names, "bulletins": a.carrier.run, "reach": a.hearReach, "horizon": a.watchHorizon,
 	})
 }
