@@ -62,21 +62,30 @@ func (k *Kernel) rules(s plan.Slice, ns *netns.NS) (Steered, error) {
 	var out Steered
 	done, err := nft.Apply(ns, s, k.memo(ns))
 	out.Ops = done.Ops
-	if err != nil || len(done.Gone) == 0 {
+	if err != nil {
 		return out, err
 	}
-	gone := make(map[netip.Addr]bool, len(done.Gone))
-	for _, a := range done.Gone {
+	out.Ended = k.bury(s.Name, ns, done.Gone)
+	return out, done.Forget(ns)
+}
+
+// bury ends what talks to hosts that are gone.
+func (k *Kernel) bury(slice string, ns *netns.NS, addrs []netip.Addr) flow.Ended {
+	if len(addrs) == 0 {
+		return flow.Ended{}
+	}
+	gone := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
 		gone[a] = true
 	}
-	out.Ended, err = k.end(s.Name, ns, gone)
+	ended, err := k.end(slice, ns, gone)
 	if err != nil { // the rules stand and refuse whatever is sent; only who is silent waits
-		k.log.Warn("connections to what is gone not all ended", "slice", s.Name, "err", err)
+		k.log.Warn("connections to what is gone not all ended", "slice", slice, "err", err)
 	}
-	if out.Ended.TCP+out.Ended.UDP > 0 {
-		k.log.Info("connections ended: their peers are gone", "slice", s.Name, "gone", len(gone), "tcp", out.Ended.TCP, "udp", out.Ended.UDP)
+	if ended.TCP+ended.UDP > 0 {
+		k.log.Info("connections ended: their peers are gone", "slice", slice, "gone", len(gone), "tcp", ended.TCP, "udp", ended.UDP)
 	}
-	return out, nil
+	return ended
 }
 
 // end ends what the slice's pods have open to addresses that are gone.

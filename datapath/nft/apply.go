@@ -42,7 +42,8 @@ type state struct {
 type Changes struct {
 	Ops int // chains, rules, sets and elements that were added or removed
 	// Gone are the addresses that were among the slice's hosts and are no more.
-	Gone []netip.Addr
+	Gone  []netip.Addr
+	moved *state // what the kernel has now, if a service lost a backend for UDP; else nil
 }
 
 // Apply makes the table of a slice's namespace what it should be, in one transaction.

@@ -36,7 +36,11 @@ type differ struct {
 
 func (d *differ) changes() Changes {
 	slices.SortFunc(d.gone, netip.Addr.Compare)
-	return Changes{Ops: d.ops, Gone: d.gone}
+	c := Changes{Ops: d.ops, Gone: d.gone}
+	if d.lost.udp && d.ops > 0 {
+		c.moved = d.have
+	}
+	return c
 }
 
 func (d *differ) setOf(name string) *Set { return d.want.Sets[name] }
@@ -147,11 +151,6 @@ func (d *differ) send() (sent uint32, err error) {
 	n, err := d.prune()
 	if err != nil {
 		return 1, err
-	}
-	if d.lost.udp {
-		if err := forgetFlows(d.ns, d.have); err != nil {
-			return 1, err
-		}
 	}
 	if n > 0 {
 		return 2, nil

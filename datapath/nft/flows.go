@@ -11,10 +11,14 @@ import (
 	"seaway.dev/seaway/datapath/netns"
 )
 
-// forgetFlows makes the kernel forget UDP flows to backends that are none any more: there is no connection that would
-// end, so a client that goes on sending from one port would be sent to the old backend for ever. TCP and SCTP
+// Forget makes the kernel forget UDP flows to backends that are none any more by what Apply did: there is no connection
+// that would end, so a client that goes on sending from one port would be sent to the old backend for ever. TCP and SCTP
 // connections live on until they close: a backend that is to go may finish what it began.
-func forgetFlows(ns *netns.NS, have *state) error {
+func (c Changes) Forget(ns *netns.NS) error {
+	have := c.moved
+	if have == nil {
+		return nil
+	}
 	h, err := netlink.NewHandleAt(vnetns.NsHandle(ns.FD()), unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("open conntrack: %w", err)

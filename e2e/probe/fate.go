@@ -133,7 +133,7 @@ func (w *watchman) run() error {
 	beating := make(chan struct{})
 	go func() {
 		defer close(beating)
-		w.beat(active)
+		w.beat(ctx, active)
 	}()
 	for !w.done() {
 		time.Sleep(fateBeat)
@@ -160,11 +160,13 @@ func (w *watchman) open(network string) (net.Conn, error) {
 }
 
 // beat asks all the time on one connection.
-func (w *watchman) beat(c net.Conn) {
+func (w *watchman) beat(ctx context.Context, c net.Conn) {
 	in := bufio.NewReader(c)
 	for {
 		if _, err := question(c, in, time.Hour); err != nil {
-			w.note("active")
+			if ctx.Err() == nil {
+				w.note("active")
+			}
 			return
 		}
 		w.mu.Lock()
