@@ -42,7 +42,8 @@ type handler struct {
 
 // routes:
 //
-//	GET  /v1/intent?node=NAME   the node's intents, one JSON value a line, for as long as the connection lasts
+//	GET  /v1/intent?node=NAME   the node's intents, one JSON value a line, for as long as the connection lasts; with
+//	                            &changes=1 the first one whole, then a fleet.IntentDelta where that is possible
 //	POST /v1/report             one fleet.Report; 204
 //	GET  /v1/bulletins          on a carrier: the connection becomes a session of package bulletin/post
 func (h *handler) routes() http.Handler {
@@ -77,6 +78,7 @@ func (h *handler) intent(w http.ResponseWriter, r *http.Request, node string) er
 	if asked := r.URL.Query().Get("node"); asked != "" && asked != node {
 		return httpError{http.StatusForbidden, fmt.Sprintf("this token speaks for node %s, not for %s", node, asked)}
 	}
+	changes := r.URL.Query().Get("changes") != ""
 	h.streams.opened(node)
 	defer h.streams.closed(node)
 	out := http.NewResponseController(w)
@@ -88,9 +90,13 @@ func (h *handler) intent(w http.ResponseWriter, r *http.Request, node string) er
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
-		in, change := h.streams.next(node, last, pause == nil)
+		in, d, change := h.streams.next(node, last, pause == nil)
 		if in != nil {
-			line, err := json.Marshal(in)
+			say := any(in)
+			if d != nil && changes {
+				say = d
+			}
+			line, err := json.Marshal(say)
 			if err != nil {
 				return fmt.Errorf("write intent: %w", err)
 			}

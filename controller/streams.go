@@ -7,6 +7,7 @@ import (
 
 	"seaway.dev/seaway/controller/report"
 	"seaway.dev/seaway/controller/roster"
+	"seaway.dev/seaway/delta"
 	"seaway.dev/seaway/fleet"
 )
 
@@ -49,38 +50,39 @@ func (s *streams) wakeAll() {
 	s.change = make(chan struct{})
 }
 
-// next returns the node's intent if it differs from the given one, which was told last on this connection; else nil.
-// The channel is closed when it is worth asking again. Unless now is set, nothing is looked for.
-func (s *streams) next(node string, last *fleet.Intent, now bool) (*fleet.Intent, <-chan struct{}) {
+// next returns what to tell a node that was told last on this connection: its intent, and what changed since as well
+// if that can be told; nil if nothing did. The channel is closed when it is worth asking again. Unless now is set,
+// nothing is looked for.
+func (s *streams) next(node string, last *fleet.Intent, now bool) (*fleet.Intent, *fleet.IntentDelta, <-chan struct{}) {
 	s.mu.Lock()
 	change := s.change
+	told := s.node(node).told
 	s.mu.Unlock()
 	r := s.l.roster.Load()
 	if r == nil || !now {
-		return nil, change
+		return nil, nil, change
 	}
 	in := r.Intent(node)
 	in.Epoch = s.l.epoch
-	if last != nil {
-		in.Rev = last.Rev
-		if reflect.DeepEqual(in, last) {
-			return nil, change
+	d, changed := delta.Intent(last, in)
+	if !changed {
+		return nil, nil, change
+	}
+	// A node that comes back with nothing new to tell keeps its revision, and so its report of having applied it.
+	if last != told && told != nil {
+		if _, changed := delta.Intent(told, in); !changed {
+			return told, nil, change
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A node that comes back with nothing new to tell keeps its revision, and so its report of having applied it.
-	n := s.node(node)
-	if n.told != nil {
-		in.Rev = n.told.Rev
-		if reflect.DeepEqual(in, n.told) {
-			return n.told, change
-		}
-	}
 	s.rev++
 	in.Rev = s.rev
-	n.told = in
-	return in, change
+	if d != nil {
+		d.Rev = in.Rev
+	}
+	s.node(node).told = in
+	return in, d, change
 }
 
 // opened and closed count a node's connections.

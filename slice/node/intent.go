@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"seaway.dev/seaway/delta"
 	"seaway.dev/seaway/fleet"
 )
 
@@ -20,6 +21,19 @@ var errVersion = errors.New("the controller speaks a newer version")
 
 // sliceName is what a slice can be called: a DNS label. It becomes a file's name.
 var sliceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// readIntent reads an intent, or what changed in the one that was told before on the same connection.
+func readIntent(line []byte, node string, told *fleet.Intent) (*fleet.Intent, error) {
+	var d fleet.IntentDelta
+	if err := json.Unmarshal(line, &d); err != nil || d.Base == 0 || d.Version > fleet.WireVersion {
+		return decodeIntent(line, node)
+	}
+	in, err := delta.ApplyIntent(told, &d)
+	if err != nil {
+		return nil, fmt.Errorf("intent %d on %d: %w", d.Rev, d.Base, err) // dialled anew, the controller tells the whole
+	}
+	return checkIntent(in, node)
+}
 
 // decodeIntent reads one intent and checks what the agent relies on: a controller that errs must not make
 // the node write outside its folders or route what is no prefix. Unknown fields are passed over: a controller of a newer

@@ -27,6 +27,9 @@ const (
 	patientEnd = 30 * time.Second
 )
 
+// savePace is the shortest time between two savings of the intent.
+const savePace = time.Second
+
 // restore takes up the intent of the last life.
 func (a *agent) restore() {
 	in, err := loadIntent(a.intentFile(), a.cfg.Node)
@@ -40,8 +43,37 @@ func (a *agent) restore() {
 	}
 }
 
-// accept takes a new intent and saves it.
+// accept takes a new intent and saves it; the one after it a little later, if they come in a row.
 func (a *agent) accept(in *fleet.Intent) {
+	a.mu.Lock()
+	old := a.intent
+	soon := time.Now().Before(a.saveAfter) && !in.Purge
+	a.unsaved = soon
+	a.mu.Unlock()
+	if in.Purge {
+		a.save(in) // before anything is removed
+	}
+	if old == nil || len(old.Slices) != len(in.Slices) || old.Purge != in.Purge {
+		a.log.Info("intent", "rev", in.Rev, "slices", len(in.Slices), "pods", len(in.Pods), "purge", in.Purge)
+	} else {
+		a.log.Debug("intent", "rev", in.Rev, "slices", len(in.Slices), "pods", len(in.Pods))
+	}
+	a.set(in)
+	if !soon && !in.Purge {
+		a.save(in)
+	}
+}
+
+// save writes the newest intent down. A large one costs its time: saving takes a fiftieth of the agent's life at most.
+func (a *agent) save(in *fleet.Intent) {
+	a.saving.Lock()
+	defer a.saving.Unlock()
+	a.mu.Lock()
+	if !in.Purge && a.intent != nil {
+		in = a.intent
+	}
+	a.mu.Unlock()
+	began := time.Now()
 	if err := saveIntent(a.intentFile(), in); err != nil && !in.Purge {
 		a.setProblems("save", time.Now(), []fleet.Problem{{
 			Reason: "StateNotSaved", Where: "node " + a.cfg.Node, Message: err.Error(),
@@ -50,8 +82,20 @@ func (a *agent) accept(in *fleet.Intent) {
 	} else {
 		a.setProblems("save", time.Now(), nil)
 	}
-	a.log.Info("intent", "rev", in.Rev, "slices", len(in.Slices), "pods", len(in.Pods), "purge", in.Purge)
-	a.set(in)
+	a.mu.Lock()
+	a.saveAfter = time.Now().Add(max(savePace, 50*time.Since(began)))
+	a.mu.Unlock()
+}
+
+// saveRest saves an intent that was not saved when it came.
+func (a *agent) saveRest() {
+	a.mu.Lock()
+	in, due := a.intent, a.unsaved && !time.Now().Before(a.saveAfter)
+	a.unsaved = a.unsaved && !due
+	a.mu.Unlock()
+	if due && in != nil {
+		a.save(in)
+	}
 }
 
 func (a *agent) set(in *fleet.Intent) {
@@ -102,6 +146,7 @@ func (a *agent) loop(ctx context.Context) error {
 	look := time.NewTimer(a.cfg.Timing.Tunnel)
 	defer look.Stop()
 	for {
+		a.saveRest()
 		how := datapath.Quick
 		var soon <-chan time.Time
 		if d := a.eager(time.Now()); d > 0 {

@@ -222,6 +222,7 @@ type agent struct {
 	seq      uint64     // of the newest plan
 	naming   sync.Mutex // taken before mu: names are told one after the other
 
+	saving      sync.Mutex // one at a time writes the intent down
 	mu          sync.Mutex
 	intent      *fleet.Intent // the newest, nil if none was ever heard
 	sandboxes   time.Time     // when sandboxes last changed
@@ -237,6 +238,8 @@ type agent struct {
 	addrs       []netip.Addr
 	mtu         int
 	purged      bool
+	saveAfter   time.Time              // the next intent is saved at once after this
+	unsaved     bool                   // intent is not saved yet
 	reach       []fleet.Reach          // as last heard from the tunnel
 	nodes       map[string]share.Sight // what follows from it
 	kept        map[string]int         // how many services nobody can be reached of, by who found that

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"seaway.dev/seaway/delta"
 	"seaway.dev/seaway/fleet"
 )
 
@@ -293,6 +294,52 @@ func TestBadIntents(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestChangesAreToldByThemselves: after a whole intent the controller tells what changed; a change of something else
+// has the node dial anew, and what stands stays.
+func TestChangesAreToldByThemselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		a := b.start(t)
+		synctest.Wait()
+		one, two := intent(1, "a"), intent(2, "a", "b")
+		b.controller.tell(t, one)
+		pause(time.Second)
+		d, changed := delta.Intent(&one, &two)
+		if d == nil || !changed {
+			t.Fatal("no change")
+		}
+		line, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.controller.say(t, line)
+		pause(3 * time.Second)
+		if st := a.state(); st.IntentRev != 2 || len(st.Attachments) != 2 {
+			t.Errorf("after the change: %+v", st)
+		}
+		if saved, err := loadIntent(a.intentFile(), "n1"); err != nil || saved.Rev != 2 || len(saved.Pods) != 2 {
+			pause(a.cfg.Timing.Check)
+			if saved, err = loadIntent(a.intentFile(), "n1"); err != nil || saved.Rev != 2 || len(saved.Pods) != 2 {
+				t.Errorf("saved %+v, %v", saved, err)
+			}
+		}
+		before, _ := b.controller.counts()
+		d.Base = 7
+		line, err = json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.controller.say(t, line)
+		pause(3 * time.Second)
+		if dials, _ := b.controller.counts(); dials != before+1 {
+			t.Errorf("dialled %d times after a change of something else", dials-before)
+		}
+		if st := a.state(); st.IntentRev != 2 || len(st.Attachments) != 2 {
+			t.Errorf("what stands did not stay: %+v", st)
+		}
+	})
 }
 
 func TestReadLine(t *testing.T) {

@@ -94,12 +94,13 @@ func (a *agent) listen(ctx context.Context) (heard bool, err error) {
 		cancel(fmt.Errorf("the controller was silent for %s", a.cfg.Timing.Silence))
 	})
 	defer silence.Stop()
-	resp, err := a.send(ctx, client, http.MethodGet, "/v1/intent?node="+url.QueryEscape(a.cfg.Node), nil)
+	resp, err := a.send(ctx, client, http.MethodGet, "/v1/intent?changes=1&node="+url.QueryEscape(a.cfg.Node), nil)
 	if err != nil {
 		return false, cause(ctx, err)
 	}
 	defer resp.Body.Close()
 	lines := bufio.NewReaderSize(resp.Body, 4<<10)
+	var told *fleet.Intent // on this connection
 	for {
 		line, err := readLine(lines, maxIntent)
 		if err != nil {
@@ -110,11 +111,11 @@ func (a *agent) listen(ctx context.Context) (heard bool, err error) {
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		in, err := decodeIntent(line, a.cfg.Node)
+		in, err := readIntent(line, a.cfg.Node, told)
 		if err != nil {
 			return heard, err
 		}
-		heard = true
+		heard, told = true, in
 		a.setProblems("stream", time.Now(), nil)
 		a.accept(in)
 	}
