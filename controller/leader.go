@@ -201,9 +201,9 @@ func (l *leader) loop(ctx context.Context) error {
 func (l *leader) turn(now time.Time) time.Time {
 	l.hearDiscovery()
 	f := l.board.snapshot()
-	r := roster.New(f)
-	again := l.ledgers.settle(r, f.Leaving, now)
 	before := l.roster.Load()
+	r := roster.Next(f, before)
+	again := l.ledgers.settle(r, f.Leaving, now)
 	r.Share(before)
 	l.roster.Store(r)
 	exhausted, demand, problems := l.ledgers.state()
@@ -235,7 +235,10 @@ func (l *leader) hearDiscovery() {
 }
 
 func (l *leader) noteDiscovery(exports []fleet.Export, known bool, services []fleet.Service, all bool) {
-	if all {
+	l.board.mu.Lock()
+	old := l.board.facts.Services
+	l.board.mu.Unlock()
+	if all && (len(old) != len(services) || len(old) == 0 || &old[0] != &services[0]) {
 		// Before the board's lock: a ledger that is written down publishes on the board with its own lock held.
 		l.ledgers.use(services)
 	}

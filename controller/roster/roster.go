@@ -16,6 +16,7 @@ import (
 // Roster is who is on which slice. It never changes once made.
 type Roster struct {
 	f        *Facts
+	before   *Roster // while it is made
 	self     Member
 	sliceOf  map[string]string          // namespace → slice
 	slices   map[string]*fleet.Slice    // that this cluster is on, with its namespaces
@@ -29,16 +30,22 @@ type Roster struct {
 	own      fleet.Cluster                // with all nodes that reported
 	others   map[string]*fleet.Bulletin   // checked
 	lies     map[string]bulletin.Refusals // by cluster
-	pods     map[string][]fleet.Pod       // slice → pods of all clusters as intents show them
+	checked  map[string]*testimony        // what the other clusters say, each checked by itself
+	parts    map[string]parts             // slice → pods by cluster as intents show them
+	pods     map[string][]fleet.Pod       // the same in one list
 	policies map[string][]fleet.Policy    // node → policies on its pods
 	attached map[string]fleet.Attachment  // "node uid" → what the node reports
 	problems []fleet.Problem
 }
 
 // New makes the roster of one snapshot of facts.
-func New(f *Facts) *Roster {
+func New(f *Facts) *Roster { return Next(f, nil) }
+
+// Next makes the roster of one snapshot of facts, with the help of an earlier one: what depends on facts that are the
+// very same as then is taken over. The answers are the same as without it.
+func Next(f *Facts, before *Roster) *Roster {
 	r := &Roster{
-		f: f, self: Member{Name: f.Cluster}, refused: map[string]string{},
+		f: f, before: before, self: Member{Name: f.Cluster}, refused: map[string]string{},
 		keys: map[string]map[string]bool{}, hosts: map[string]map[string]bool{},
 		attached: map[string]fleet.Attachment{},
 	}
@@ -61,6 +68,7 @@ func New(f *Facts) *Roster {
 	r.hear()
 	r.mingle()
 	r.guard()
+	r.before = nil
 	slices.SortFunc(r.problems, func(a, b fleet.Problem) int {
 		return cmp.Or(strings.Compare(a.Reason, b.Reason), strings.Compare(a.Where, b.Where), strings.Compare(a.Message, b.Message))
 	})
@@ -203,83 +211,6 @@ func (r *Roster) muster() {
 			MTU: rep.MTU, Keys: rep.Keys, Carrier: r.carriers[name],
 		})
 	}
-}
-
-// hear checks what the other clusters say. A key belongs to whoever showed it first in the order of own nodes, then
-// clusters by name: one key cannot be on two nodes.
-func (r *Roster) hear() {
-	r.others, r.lies = map[string]*fleet.Bulletin{}, map[string]bulletin.Refusals{}
-	all := make([]fleet.Slice, len(r.f.Slices))
-	for i := range r.f.Slices {
-		all[i] = r.f.Slices[i].Slice
-	}
-	holder := map[fleet.Key]string{}
-	for _, n := range r.own.Nodes {
-		for _, k := range n.Keys {
-			holder[k] = n.Cluster
-		}
-	}
-	members := slices.Clone(r.f.Members)
-	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
-	for _, m := range members {
-		raw := r.f.Bulletins[m.Name]
-		if raw == nil || m.Name == r.f.Cluster {
-			continue
-		}
-		b, lies, err := bulletin.Check(raw, m.Name, all)
-		if err != nil {
-			r.problem("BulletinRefused", "cluster "+m.Name, err.Error(),
-				"look at the controller's log in cluster "+m.Name+", and who may write to its mailbox on the hub")
-			continue
-		}
-		b.Private, b.Region, b.Provider = m.Private, m.Region, m.Provider
-		for i := range b.Nodes {
-			n := &b.Nodes[i]
-			n.Gateway = n.Gateway && !m.Private
-			n.Carrier = n.Carrier && (n.Gateway || m.Private)
-			maps.DeleteFunc(n.Keys, func(_ string, k fleet.Key) bool { // Check made the map anew
-				if who, taken := holder[k]; taken && who != m.Name {
-					lies.Count++
-					lies.Named = append(lies.Named, fmt.Sprintf("node %s: its key is one of cluster %s", n.Name, who))
-					return true
-				}
-				holder[k] = m.Name
-				return false
-			})
-		}
-		if lies.Count > 0 {
-			r.lies[m.Name] = lies
-			r.problem("BulletinUntrue", "cluster "+m.Name,
-				fmt.Sprintf("%d entries were left out: %s", lies.Count, strings.Join(lies.Named[:min(3, len(lies.Named))], "; ")),
-				"if it lasts, look at the controller's log in cluster "+m.Name+": it claims what the hub did not give it")
-		}
-		r.others[m.Name] = b
-	}
-}
-
-// mingle lists the pods of all clusters, by slice, as nodes are told of them.
-func (r *Roster) mingle() {
-	r.pods = map[string][]fleet.Pod{}
-	for _, p := range r.local {
-		r.pods[p.Slice] = append(r.pods[p.Slice], p)
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.others)) {
-		for _, p := range r.others[name].Pods {
-			if r.slices[p.Slice] == nil {
-				continue
-			}
-			p.Labels = nil
-			r.pods[p.Slice] = append(r.pods[p.Slice], p)
-		}
-	}
-	for _, pods := range r.pods {
-		slices.SortFunc(pods, comparePods)
-	}
-}
-
-func comparePods(a, b fleet.Pod) int {
-	return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.Namespace, b.Namespace),
-		strings.Compare(a.Name, b.Name), strings.Compare(a.UID, b.UID))
 }
 
 // guard translates the NetworkPolicies that select this cluster's slice pods.

@@ -137,6 +137,7 @@ func TestIntentTellsNoMoreThanNeeded(t *testing.T) {
 
 // TestIntentProperties makes fleets at random and checks every key in every intent against the rule that lets it in.
 func TestIntentProperties(t *testing.T) {
+	var before *roster.Roster
 	for range 200 {
 		seed := rand.Uint64()
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -192,7 +193,11 @@ func TestIntentProperties(t *testing.T) {
 			if again := roster.New(f).Intent(node); !reflect.DeepEqual(in, again) {
 				t.Fatalf("seed %d: equal facts gave different intents", seed)
 			}
+			if with := roster.Next(f, before).Intent(node); !reflect.DeepEqual(in, with) {
+				t.Fatalf("seed %d: with an earlier roster's help %s is told something else", seed, node)
+			}
 		}
+		before = r
 		for _, n := range r.Bulletin().Nodes {
 			for s := range n.Keys {
 				if s != fleet.ManagementSlice && !slices.Contains(r.Hosts(n.Name), s) {

@@ -97,11 +97,6 @@ func (r *Roster) Share(before *Roster) {
 	if before == nil {
 		return
 	}
-	for name, pods := range r.pods {
-		if old := before.pods[name]; reflect.DeepEqual(old, pods) {
-			r.pods[name] = old
-		}
-	}
 	for node, policies := range r.policies {
 		if old := before.policies[node]; reflect.DeepEqual(old, policies) {
 			r.policies[node] = old

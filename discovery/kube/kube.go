@@ -20,6 +20,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -82,6 +83,10 @@ type Reconciler struct {
 	exports  map[types.NamespacedName]local                          // every ServiceExport here, valid or not
 	remote   map[types.NamespacedName]map[string]fleet.Export        // by name, then cluster
 	services map[types.NamespacedName]fleet.Service
+	list     []fleet.Service           // services, sorted; never changed once shown
+	stale    bool                      // services differ from list
+	heard    map[string][]fleet.Export // what remote was made of
+	next     time.Time                 // when there is room for the next write of what others changed
 }
 
 // local is a ServiceExport of this cluster.
@@ -136,50 +141,22 @@ func (r *Reconciler) Exports() ([]fleet.Export, bool) {
 	return out, true
 }
 
-// Services returns the imports of this cluster, sorted; false until everything here and elsewhere is known once.
+// Services returns the imports of this cluster, sorted; false until everything here and elsewhere is known once. The
+// list is the same one until something changes; it is not to be changed.
 func (r *Reconciler) Services() ([]fleet.Service, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.settled {
 		return nil, false
 	}
-	out := slices.Collect(maps.Values(r.services))
-	slices.SortFunc(out, func(a, b fleet.Service) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
-	return out, true
-}
-
-// RemoteChanged is to be called when Remote returns something else: the names whose exports differ are reconciled.
-// Callers hold no lock that a function of Config needs.
-func (r *Reconciler) RemoteChanged() {
-	r.refresh.Lock()
-	defer r.refresh.Unlock()
-	exports, ok := r.cfg.Remote()
-	if !ok {
-		return
+	if r.stale {
+		r.list = slices.Collect(maps.Values(r.services))
+		slices.SortFunc(r.list, func(a, b fleet.Service) int {
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+		})
+		r.stale = false
 	}
-	now := index(exports, r.cfg.Cluster)
-	r.mu.Lock()
-	first := !r.known
-	r.known = true
-	var changed []types.NamespacedName
-	for key, byCluster := range now {
-		if first || !reflect.DeepEqual(byCluster, r.remote[key]) {
-			changed = append(changed, key)
-		}
-	}
-	for key := range r.remote {
-		if _, ok := now[key]; !ok {
-			changed = append(changed, key)
-		}
-	}
-	r.remote = now
-	r.mu.Unlock()
-	if first {
-		r.complete()
-	}
-	r.enqueue(changed)
+	return r.list, true
 }
 
 // complete merges all names once everything is known here and elsewhere: from then on Services tells the whole truth,
@@ -250,24 +227,6 @@ func (r *Reconciler) enqueue(keys []types.NamespacedName) {
 	for _, key := range keys {
 		queue.Add(reconcile.Request{NamespacedName: key})
 	}
-}
-
-// index sorts the other clusters' exports by name. What somebody claims in this cluster's own name is left out.
-func index(exports map[string][]fleet.Export, self string) map[types.NamespacedName]map[string]fleet.Export {
-	out := map[types.NamespacedName]map[string]fleet.Export{}
-	for cluster, es := range exports {
-		if cluster == self {
-			continue
-		}
-		for _, e := range es {
-			key := types.NamespacedName{Namespace: e.Namespace, Name: e.Name}
-			if out[key] == nil {
-				out[key] = map[string]fleet.Export{}
-			}
-			out[key][cluster] = e
-		}
-	}
-	return out
 }
 
 // Reconcile makes everything right about one name. The empty name stands for what was left by an earlier life: imports
@@ -364,10 +323,14 @@ func (r *Reconciler) merge(key types.NamespacedName) (*discovery.Import, bool) {
 	old, had := r.services[key]
 	if len(ims) == 0 {
 		delete(r.services, key)
+		r.stale = r.stale || had
 		return nil, had
 	}
-	r.services[key] = ims[0].Service
-	return &ims[0], !had || !reflect.DeepEqual(old, ims[0].Service)
+	differs := !had || !reflect.DeepEqual(old, ims[0].Service)
+	if differs {
+		r.services[key], r.stale = ims[0].Service, true
+	}
+	return &ims[0], differs
 }
 
 // load reads every export here once, so that nobody is ever told a part of the truth.
