@@ -19,7 +19,7 @@ type steady struct {
 const steps = 2000
 
 func newSteady(conf Config) *steady {
-	s := &steady{conf: conf, q: newFluid(conf)}
+	s := &steady{conf: conf, q: newFluid(conf, 0)}
 	st := s.q.tables.get(conf.Service.Workers)
 	s.random = make([]float64, steps)
 	for i := range s.random {
@@ -35,7 +35,7 @@ func (s *steady) at(st *station, rho float64) float64 {
 	}
 	f := (rho - st.rho[lo]) / (st.rho[lo+1] - st.rho[lo])
 	x := st.mean[lo] + f*(st.mean[lo+1]-st.mean[lo])
-	return st.late(x, rho, s.q.limit/s.conf.Service.Mean)
+	return st.late(state{x: x}, rho, 1, s.q.limit/s.conf.Service.Mean)
 }
 
 // bad is the share of requests that are not good.
@@ -169,7 +169,7 @@ func newBound(load *trace.Load, conf Config, seed uint64) *bound {
 // bad plays the queues with the given pods, all warm, and returns the share of requests that were not good where it
 // counts; each, when not nil, hears of every second.
 func (b *bound) bad(pods []int, each func(s int, count, bad float64)) float64 {
-	q := newFluid(b.conf)
+	q := newFluid(b.conf, 0)
 	q.tables = b.rest.q.tables
 	k := newScore(b.load, b.conf)
 	all, sum, before := 0.0, 0.0, 0
@@ -177,7 +177,7 @@ func (b *bound) bad(pods []int, each func(s int, count, bad float64)) float64 {
 		if q.least || pods[s] <= before {
 			before = pods[s]
 		} else if before > 0 { // new pods come empty
-			q.warm *= float64(before) / float64(pods[s])
+			q.warm.x *= float64(before) / float64(pods[s])
 			before = pods[s]
 		} else {
 			before = pods[s]
@@ -200,15 +200,14 @@ func (b *bound) bad(pods []int, each func(s int, count, bad float64)) float64 {
 // plain plays a second with warm pods only.
 func (q *fluid) plain(c *cluster, intensity, count float64) (bad float64) {
 	if c.warm == 0 {
-		q.warm = 0
+		q.warm = state{}
 		return count
 	}
 	servers, rate := q.service.Workers, intensity/float64(c.warm)
 	if q.least {
 		servers, rate = servers*c.warm, intensity
 	}
-	x, _, late := q.pod(q.tables.get(servers), q.warm, rate, 1)
-	q.warm = x
+	_, late := q.pod(q.tables.get(servers), &q.warm, rate, 1)
 	return count * late
 }
 

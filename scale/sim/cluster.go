@@ -16,7 +16,7 @@ type pod struct {
 	pulled                    float64
 	node                      *node
 	newNode                   bool
-	x                         float64 // requests in it, while it warms up
+	queue                     state // the requests in it, while it warms up
 }
 
 // node is one machine.

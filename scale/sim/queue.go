@@ -91,17 +91,24 @@ func erlangC(servers int, rho float64) float64 {
 	return b / (1 - rho*(1-b))
 }
 
-// step moves the mean number in the system on by dt, in units of the mean service time, at offered load a (in
-// servers). The departures are those of the stationary queue that has as many in the system (the pointwise stationary
-// fluid flow approximation of Wang, Tipper and Banerjee 1996), taken at the end of the step, so that it is stable for
-// any dt. It returns the new mean and the utilisation there.
-func (st *station) step(x, a, dt float64) (next, rho float64) {
+// state of a queue: the mean number in the system and its variance.
+type state struct{ x, v float64 }
+
+// step moves a queue on by dt, in units of the mean service time, at offered load a (in servers). The departures are
+// those of the stationary queue that has as many in the system (the pointwise stationary fluid flow approximation of
+// Wang, Tipper and Banerjee 1996), taken at the end of the step, so that it is stable for any dt. The variance grows
+// with arrivals and departures and is pulled back as departures answer to the number; at rest that gives the
+// stationary variance (for one server exactly). It returns the utilisation, and how much of the variance that a queue
+// at rest with that mean has is there: below 1 while a load that has just come has had no time to spread.
+func (st *station) step(q *state, a, dt float64) (rho, spread float64) {
 	c := float64(st.servers)
-	want := x + a*dt // = mean(rho) + dt·c·rho at the end
+	want := q.x + a*dt // = mean(rho) + dt·c·rho at the end
 	lo, hi := 0, points-1
 	top := st.mean[hi] + dt*c*st.rho[hi]
 	if want >= top {
-		return want - dt*c, 1
+		q.x = want - dt*c
+		q.v += dt * (a + c)
+		return 1, 0
 	}
 	for hi-lo > 1 {
 		m := (lo + hi) / 2
@@ -114,31 +121,55 @@ func (st *station) step(x, a, dt float64) (next, rho float64) {
 	f0, f1 := st.mean[lo]+dt*c*st.rho[lo], st.mean[hi]+dt*c*st.rho[hi]
 	f := (want - f0) / (f1 - f0)
 	rho = st.rho[lo] + f*(st.rho[hi]-st.rho[lo])
-	return want - dt*c*rho, rho
-}
-
-// late is the share of requests that take longer than t, in units of the mean service time, when there are x in the
-// system on average at utilisation rho. Waiting is exponential as in the stationary queue; a backlog so deep that it is
-// no longer a matter of chance delays everyone alike.
-func (st *station) late(x, rho, t float64) float64 {
-	c := float64(st.servers)
-	if rho >= 1 || x > deep*c+deepest {
-		left := t - (x-c)/c // what remains for the service itself
-		spread := math.Sqrt(max(x, 1)) / c
-		return normalTail(left-1, math.Hypot(spread, 0.3))
+	pull := c * (st.rho[hi] - st.rho[lo]) / (st.mean[hi] - st.mean[lo])
+	q.x = want - dt*c*rho
+	q.v = (q.v + dt*(a+c*rho)) / (1 + 2*pull*dt)
+	if spread = min(1, q.v*pull/max(c*rho, 1e-9)); spread < 0.99 && q.x > c/2 {
+		// a queue that has not spread keeps more of its servers busy than one at rest with the same mean
+		if more := meanBelow(q.x, math.Sqrt(q.v), c) - c*rho; more > 0 {
+			q.x -= (1 - spread) * more * dt
+		}
 	}
-	pos := math.Cbrt(1 - rho)
-	i := min(int((1-pos)*points), points-2)
-	f := ((1 - pos) - float64(i)/points) * points
-	wait := st.wait[i] + f*(st.wait[i+1]-st.wait[i])
-	return sojourn(wait, c*(1-rho), t)
+	return rho, spread
 }
 
-// Where the stationary form gives way to the fluid one.
-const (
-	deep    = 6.0
-	deepest = 40.0
-)
+// meanBelow is the mean of min(N, c) for a normal N.
+func meanBelow(mean, sd, c float64) float64 {
+	if sd < 1e-9 {
+		return min(mean, c)
+	}
+	d := (mean - c) / sd
+	over := (mean-c)*0.5*math.Erfc(-d/math.Sqrt2) + sd*math.Exp(-d*d/2)/math.Sqrt(2*math.Pi)
+	return mean - over
+}
+
+// late is the share of requests that take longer than t, in units of the mean service time, at utilisation rho, with
+// queue q and its spread. At rest waiting is exponential, as in the stationary queue; where a backlog has just come, all
+// wait about alike.
+func (st *station) late(q state, rho, spread, t float64) float64 {
+	c := float64(st.servers)
+	rest := 1.0
+	if rho < 1 {
+		pos := math.Cbrt(1 - rho)
+		i := min(int((1-pos)*points), points-2)
+		f := ((1 - pos) - float64(i)/points) * points
+		wait := st.wait[i] + f*(st.wait[i+1]-st.wait[i])
+		if rest = sojourn(wait, c*(1-rho), t); spread > 0.99 {
+			return rest
+		}
+	} else {
+		spread = 0
+	}
+	alike := exgaussTail(t-max(0, q.x-c)/c, math.Sqrt(max(q.v, 1e-6))/c)
+	return spread*rest + (1-spread)*alike
+}
+
+// exgaussTail is P(normal + exponential > t), the normal with mean 0 and the given deviation, the exponential with
+// mean 1.
+func exgaussTail(t, sd float64) float64 {
+	tail := 0.5 * math.Erfc(t/sd/math.Sqrt2)
+	return min(1, tail+math.Exp(min(sd*sd/2-t, 0))*0.5*math.Erfc((sd-t/sd)/math.Sqrt2))
+}
 
 // sojourn is P(wait + service > t) in M/M/c: service exponential with mean 1, waiting with probability wait, then
 // exponential with the given rate.
@@ -150,6 +181,3 @@ func sojourn(wait, rate, t float64) float64 {
 	both := (rate*math.Exp(-t) - math.Exp(-rate*t)) / (rate - 1)
 	return min(1, (1-wait)*math.Exp(-t)+wait*max(0, both))
 }
-
-// normalTail is the share of a normal variable with the given mean and deviation below 0.
-func normalTail(mean, sd float64) float64 { return 0.5 * math.Erfc(mean/sd/math.Sqrt2) }

@@ -172,7 +172,7 @@ func newRun(load *trace.Load, conf Config, p scale.Policy, seed uint64) *run {
 	if conf.Exact {
 		r.queue = newExact(conf, seed)
 	} else {
-		r.queue = newFluid(conf)
+		r.queue = newFluid(conf, seed)
 	}
 	r.meter = newMeter(conf.Metrics, conf.Terms.PodCores/float64(conf.Service.Workers), seed)
 	r.score = newScore(load, conf)
