@@ -89,7 +89,7 @@ replacing the CNI.`,
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `FILE` of the cluster to speak with (default: what kubectl uses)")
 	f.StringVar(&c.context, "context", "", "`NAME` of the context in it (default: the current one)")
 	root.AddCommand(c.installCmd(), c.uninstallCmd(), c.tokenCmd(), c.joinCmd(), c.leaveCmd(), c.clusterCmd(),
-		c.sliceCmd(), c.exportCmd(), c.unexportCmd(), c.dnsCmd(), c.statusCmd(), c.explainCmd(), c.simCmd(), c.versionCmd())
+		c.sliceCmd(), c.exportCmd(), c.unexportCmd(), c.dnsCmd(), c.statusCmd(), c.drillCmd(), c.explainCmd(), c.simCmd(), c.versionCmd())
 	for _, r := range c.Roles {
 		r.Hidden = true
 		root.AddCommand(r)

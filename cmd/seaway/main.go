@@ -27,7 +27,7 @@ func main() {
 	}
 	os.Exit(ctl.Run(ctx, ctl.Config{
 		Name: name, Version: version, Out: os.Stdout, Err: os.Stderr, Color: terminal(os.Stderr) && os.Getenv("NO_COLOR") == "",
-		Roles: []*cobra.Command{hubCmd(), controllerCmd(), autoscalerCmd(), agentCmd(), tunnelCmd()},
+		Roles: []*cobra.Command{hubCmd(), controllerCmd(), autoscalerCmd(), agentCmd(), tunnelCmd(), drillClientCmd(), drillHoleCmd()},
 	}, os.Args[1:]))
 }
 
