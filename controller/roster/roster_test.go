@@ -433,3 +433,15 @@ func TestStatefulSetsPodsAreExpected(t *testing.T) {
 		t.Error("discovery is not told that fewer pods are expected")
 	}
 }
+
+// Until all services are known once, nodes are told that a missing name may exist.
+func TestDoubtIsTold(t *testing.T) {
+	f := facts()
+	if !roster.New(f).Intent("n1").Unsure {
+		t.Error("nodes are not told that services may be missing")
+	}
+	f.Named = true
+	if roster.New(f).Intent("n1").Unsure {
+		t.Error("nodes are told of doubt although all services are known")
+	}
+}
