@@ -98,7 +98,7 @@ func (l Lab) record(plan layout.Layout, ready Prepared) (state.Lab, error) {
 }
 
 func (l Lab) build(plan layout.Layout, rec state.Lab, seed image.Seed, stages *progress.Stages) (err error) {
-	done := stages.Begin("switch on %d machines of %d clusters", len(plan.Machines()), len(plan.Clusters))
+	done := stages.Begin("switch on the machines (%d)", len(plan.Machines()))
 	defer func() { done(err) }()
 	if err := host.SetSysctls(); err != nil {
 		return err
