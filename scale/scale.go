@@ -40,7 +40,7 @@ type Sample struct {
 }
 
 // Start is one pod's or node's way to readiness, from real timestamps. Zero times have not happened. A node's has no
-// Image and is neither scheduled nor pulled.
+// Image, is neither scheduled nor pulled, and has NewNode set.
 type Start struct {
 	Name                              string
 	Cluster, Provider, Pool, Image    string

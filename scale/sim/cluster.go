@@ -339,7 +339,7 @@ func (c *cluster) podStart(p *pod) scale.Start {
 
 func (c *cluster) nodeStart(n *node) scale.Start {
 	s := scale.Start{Name: fmt.Sprintf("node-%d", n.id), Cluster: "sim", Provider: c.p.Name, Pool: "default",
-		Created: c.at(n.asked), Failed: n.fails}
+		Created: c.at(n.asked), NewNode: true, Failed: n.fails}
 	if !n.fails {
 		s.Ready = c.at(n.ready)
 	}
