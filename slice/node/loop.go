@@ -21,8 +21,10 @@ import (
 
 // A sandbox in the making is looked for often while it is likely to be ready any moment, then less.
 const (
-	eagerLook  = 10 * time.Millisecond
-	eagerTime  = 3 * time.Second
+	eagerLook = 10 * time.Millisecond
+	// eagerPart is which part of what it took so far a look may be late: looking costs the runtime something, most of all
+	// while it makes many sandboxes at once.
+	eagerPart  = 8
 	patient    = 100 * time.Millisecond
 	patientEnd = 30 * time.Second
 )
@@ -121,7 +123,17 @@ func (a *agent) watchSandboxes(ctx context.Context) error {
 
 // watchDevices notes that the tunnel's devices come and go.
 func (a *agent) watchDevices(ctx context.Context) error {
-	return a.keepWatching(ctx, "tunnel devices", a.cfg.Datapath.Watch, func() { poke(a.wake) })
+	return a.keepWatching(ctx, "tunnel devices", a.cfg.Datapath.Watch, func() {
+		a.retell()
+		poke(a.wake)
+	})
+}
+
+// retell has the tunnel told everything again by the next round, whatever it was told before.
+func (a *agent) retell() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.told = nil
 }
 
 // keepWatching watches until ctx ends, again if it breaks. Without it things are seen at the next check: later, not
@@ -165,6 +177,7 @@ func (a *agent) loop(ctx context.Context) error {
 			if !again {
 				continue
 			}
+			a.retell()
 		case <-a.wake:
 		case <-check.C:
 			how = datapath.Thorough
@@ -200,13 +213,11 @@ func (a *agent) eager(now time.Time) time.Duration {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch since := now.Sub(a.sandboxes); {
-	case since < eagerTime:
-		return eagerLook
-	case since < patientEnd:
-		return patient
+	since := now.Sub(a.sandboxes)
+	if since >= patientEnd {
+		return 0
 	}
-	return 0
+	return min(max(since/eagerPart, eagerLook), patient)
 }
 
 // reconcile is one round: compile, tunnel, kernel.
@@ -233,9 +244,6 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	fail := func(reason, next string, err error) {
 		problems = append(problems, fleet.Problem{Reason: reason, Where: "node " + a.cfg.Node, Message: err.Error(), Next: next})
 	}
-	if err := a.ensureKeys(ctx, in); err != nil {
-		fail("TunnelDown", tunnelNext, err)
-	}
 	newest, want, unplanned := a.compile()
 	if newest.Purge {
 		poke(a.wake)
@@ -243,19 +251,7 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	}
 	in = newest
 	problems = append(problems, unplanned...)
-	if _, err := a.cfg.Datapath.Namespaces(ctx, want.Slices); err != nil {
-		fail("SliceFailed", "see the agent's log", err)
-	}
-	told, err := a.cfg.Tunnel.Put(ctx, want.Tunnel)
-	if err != nil {
-		fail("TunnelDown", tunnelNext, err)
-		a.mu.Lock()
-		a.tunnelDown = true
-		a.mu.Unlock()
-	} else {
-		a.dropKeys(ctx, in)
-	}
-	problems = append(problems, told.Problems...)
+	problems = append(problems, a.tellTunnel(ctx, in, want, how)...)
 	res, err := a.cfg.Datapath.Apply(ctx, want.Slices, how)
 	if err != nil {
 		fail("SliceFailed", "see the agent's log", err)
@@ -283,6 +279,46 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 }
 
 const tunnelNext = "slices on this node keep what the tunnel last knew; look at the tunnel's pod (DaemonSet seaway-tunnel)"
+
+// tellTunnel makes the tunnel what the plan says, and the namespaces that it needs. A Quick round passes over it when the
+// tunnel was told the same before: a pod that comes waits for nothing that is not about it.
+func (a *agent) tellTunnel(ctx context.Context, in *fleet.Intent, want plan.Node, how datapath.How) (problems []fleet.Problem) {
+	a.mu.Lock()
+	told := a.told
+	a.told = nil
+	a.mu.Unlock()
+	if how == datapath.Quick && told != nil && reflect.DeepEqual(*told, want.Tunnel) {
+		a.mu.Lock()
+		a.told = told
+		a.mu.Unlock()
+		return nil
+	}
+	fail := func(reason, next string, err error) {
+		problems = append(problems, fleet.Problem{Reason: reason, Where: "node " + a.cfg.Node, Message: err.Error(), Next: next})
+	}
+	if err := a.ensureKeys(ctx, in); err != nil {
+		fail("TunnelDown", tunnelNext, err)
+	}
+	if _, err := a.cfg.Datapath.Namespaces(ctx, want.Slices); err != nil {
+		fail("SliceFailed", "see the agent's log", err)
+	}
+	done, err := a.cfg.Tunnel.Put(ctx, want.Tunnel)
+	if err != nil {
+		fail("TunnelDown", tunnelNext, err)
+		a.mu.Lock()
+		a.tunnelDown = true
+		a.mu.Unlock()
+	} else {
+		a.dropKeys(ctx, in)
+	}
+	problems = append(problems, done.Problems...)
+	if len(problems) == 0 {
+		a.mu.Lock()
+		a.told = &want.Tunnel
+		a.mu.Unlock()
+	}
+	return problems
+}
 
 // ensureKeys has a key for each slice, and one for the management slice.
 func (a *agent) ensureKeys(ctx context.Context, in *fleet.Intent) error {
@@ -435,7 +471,7 @@ func (a *agent) purge(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.attachments, a.want, a.keys = nil, plan.Node{}, map[string]fleet.Key{}
-	a.tunnel, a.peers = tunnel.Status{}, nil
+	a.tunnel, a.peers, a.told = tunnel.Status{}, nil, nil
 	a.purged = len(problems) == 0
 	if a.purged {
 		a.applied = a.intent.Rev

@@ -231,6 +231,7 @@ type agent struct {
 	keys        map[string]fleet.Key
 	tunnel      tunnel.Status
 	tunnelDown  bool
+	told        *plan.Tunnel         // that the tunnel took without a complaint; nil: to be told again
 	peers       []fleet.PeerState    // of all slices, sorted
 	unused      map[string]time.Time // keys of slices that are not here any more, since when
 	attachments []fleet.Attachment
