@@ -125,14 +125,10 @@ func (l *ledgers) settle(r *roster.Roster, leaving bool, now time.Time) time.Tim
 	seen := map[string]bool{}
 	for _, s := range r.Slices() {
 		seen[s.Name] = true
-		if next := l.settleSlice(r, s, now); !next.IsZero() && (again.IsZero() || next.Before(again)) {
-			again = next
-		}
+		again = sooner(again, l.settleSlice(r, s, now))
 	}
 	for name, b := range l.books {
-		if next := b.age(seen[name], leaving, now, l.rest); !next.IsZero() && (again.IsZero() || next.Before(again)) {
-			again = next
-		}
+		again = sooner(again, b.age(seen[name], leaving, now, l.rest))
 		if b.gone || b.saved != b.ledger.Rev() {
 			l.kick()
 		}
@@ -177,32 +173,9 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 	}
 	b.ledger.SetBlocks(s.Prefixes, blocks)
 	b.ledger.Shun(r.InUse(s.Name))
-	idle, again := map[string]time.Time{}, time.Time{}
-	b.ledger.Settle(func(key string) bool {
-		switch {
-		case r.Wants(s.Name, key) || services[key] || l.kept(key):
-			return true
-		case !r.Keeps(s.Name, key):
-			return false
-		}
-		since, ok := b.idle[key]
-		if !ok {
-			since = now
-		}
-		end := since.Add(retention)
-		if short {
-			end = since.Add(l.rest)
-		}
-		if !end.After(now) {
-			return false
-		}
-		idle[key] = since
-		if again.IsZero() || end.Before(again) {
-			again = end
-		}
-		return true
-	}, now)
-	b.idle = idle
+	limit := l.patience(short)
+	b.ledger.Settle(b.idling(func(key string) bool { return r.Wants(s.Name, key) || services[key] || l.kept(key) },
+		func(key string) bool { return r.Keeps(s.Name, key) }, limit, now), now)
 	waiting := 0
 	lease := func(key string, take func(string, time.Time) ([]netip.Addr, error)) {
 		if _, err := take(key, now); err != nil {
@@ -219,13 +192,51 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 	h4, r4, _ := b.ledger.Held(false)
 	h6, r6, _ := b.ledger.Held(true)
 	b.demand = max(h4+r4, h6+r6) + waiting + min(b.ledger.Shunned(), fairShare(s))
-	if !b.exhausted {
-		return again
+	var again time.Time
+	for _, since := range b.idle {
+		again = sooner(again, since.Add(l.patience(b.exhausted)))
 	}
-	if next := b.ledger.NextFree(now); !next.IsZero() && (again.IsZero() || next.Before(again)) {
-		again = next
+	if b.exhausted {
+		again = sooner(again, b.ledger.NextFree(now))
 	}
 	return again
+}
+
+// patience is how long a lease stays that nobody is to have now.
+func (l *ledgers) patience(exhausted bool) time.Duration {
+	if exhausted {
+		return l.rest
+	}
+	return retention
+}
+
+// idling tells which leases stay: those that are wanted, and for a while those that may be wanted again. It notes since
+// when the latter are idle.
+func (b *book) idling(wanted, kept func(key string) bool, limit time.Duration, now time.Time) func(key string) bool {
+	before := b.idle
+	b.idle = map[string]time.Time{}
+	return func(key string) bool {
+		if wanted(key) || !kept(key) {
+			return wanted(key)
+		}
+		since, ok := before[key]
+		if !ok {
+			since = now
+		}
+		if now.Sub(since) >= limit {
+			return false
+		}
+		b.idle[key] = since
+		return true
+	}
+}
+
+// sooner is the earlier of two times; a zero one is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // fairShare bounds what a cluster may ask for in place of addresses that it uses itself: a quarter of its even share

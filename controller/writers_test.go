@@ -403,7 +403,9 @@ func TestScaledAwayOrdinalsKeepTheirAddressesForADay(t *testing.T) {
 	short := newLedgers(fakeClient(interceptor.Funcs{}), "seaway-system", time.Minute, newBoard("c1", ""), quiet)
 	short.settle(scaled("10.77.1.0/30", 4), false, now)
 	f := payFacts("10.77.1.0/30", "a")
-	short.settle(roster.New(f), false, now)
+	if again := short.settle(roster.New(f), false, now); !again.Equal(now.Add(time.Minute)) {
+		t.Errorf("look again at %v, want after a rest, %v", again, now.Add(time.Minute))
+	}
 	short.settle(roster.New(f), false, now.Add(61*time.Second))
 	if n, _ := short.usage("pay"); n > 1 {
 		t.Errorf("%d held a rest later although a pod waits", n)
