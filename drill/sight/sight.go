@@ -100,6 +100,9 @@ func Look(notes []Note, fault, end time.Time) map[string]Sight {
 	return out
 }
 
+// Silent is what a flow saw that noted nothing at all.
+func Silent(fault, end time.Time) Sight { return one(nil, fault, end) }
+
 func one(list []Note, fault, end time.Time) Sight {
 	var s Sight
 	since := func(t time.Time) *time.Duration { return new(t.Sub(fault)) }

@@ -87,6 +87,12 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+func TestSilenceIsTheWorst(t *testing.T) {
+	if s := Silent(fault, fault.Add(5*time.Second)); s.Gap != 5*time.Second || !s.Stuck || s.Mend == nil || s.Good != 0 {
+		t.Error(text(s))
+	}
+}
+
 func TestWhatTheMachineAdds(t *testing.T) {
 	notes := append(flow(t, "a", -900, "ok", -500, "ok", -480, "reset", -200, "ok", 900, "ok"), flow(t, "b", -100, "ok")...)
 	if got := Longest(notes, fault.Add(-time.Second), fault); got != 400*time.Millisecond {

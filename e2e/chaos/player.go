@@ -125,6 +125,9 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 		return p.lines(context.WithoutCancel(ctx), f.Undo)
 	}
 	defer func() { err = errors.Join(err, undo()) }()
+	if err := p.read(); err != nil {
+		return r, err
+	}
 	r.Noise = sight.Longest(p.notes, r.At.Add(-calm), r.At)
 	if err := p.lines(ctx, f.Inject); err != nil {
 		return r, err
@@ -151,6 +154,11 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 		return r, err
 	}
 	r.Flows = sight.Look(p.notes, r.At, end)
+	for _, f := range p.flows() {
+		if _, any := r.Flows[f]; !any {
+			r.Flows[f] = sight.Silent(r.At, end)
+		}
+	}
 	r.Flips = watch()
 	p.Tell("    %s", brief(r))
 	return r, undo()
