@@ -98,6 +98,9 @@ bench-dns: build ## Seaway's DNS and CoreDNS side by side under dnsperf; OUT=FIL
 	$(LAB) setup
 	$(GO) run ./bench/dns $(if $(OUT),-out $(OUT))
 
+bench-scale: ## The autoscaler's bars A-H in the simulator; SEAWAY_TRACES=DIR for real traces, SEEDS=n, OUT=FILE for JSON
+	$(GO) run ./bench/scale -seeds $(or $(SEEDS),2) $(if $(OUT),-out $(OUT)) $(SCALEFLAGS)
+
 lab-up: build ## Only the clusters
 	$(LAB) up
 
