@@ -13,7 +13,7 @@ LAB      := $(CACHE)/bin/seaway-lab
 STORY    ?=
 OUT      ?=
 
-.PHONY: help build unit netns fuzz lint generate test e2e conformance demo demo-down bench bench-dns lab-up lab-down
+.PHONY: help build unit netns fuzz lint generate test e2e conformance demo demo-down bench bench-scale bench-dns lab-up lab-down
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

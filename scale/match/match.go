@@ -4,6 +4,7 @@ package match
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"runtime"
@@ -76,6 +77,17 @@ type Estimate struct {
 	Ratio float64 `json:"ratio"`
 	Low   float64 `json:"low"`
 	High  float64 `json:"high"`
+}
+
+// MarshalJSON writes what is not known, such as an interval from one seed, as null.
+func (e Estimate) MarshalJSON() ([]byte, error) {
+	known := func(v float64) *float64 {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil
+		}
+		return &v
+	}
+	return json.Marshal(map[string]*float64{"mean": known(e.Mean), "ratio": known(e.Ratio), "low": known(e.Low), "high": known(e.High)})
 }
 
 // Point is one HPA's cost and violations.

@@ -2,6 +2,7 @@ package match
 
 import (
 	"context"
+	"encoding/json"
 	"encoding/xml"
 	"math"
 	"strings"
@@ -83,6 +84,14 @@ func TestBestAndFrontier(t *testing.T) {
 	}
 	if got, _ := CostAt(pts, 0.003); !(got > 100 && got < 150) {
 		t.Errorf("between two points: %g", got)
+	}
+}
+
+func TestOneSeedIsJSON(t *testing.T) {
+	e := ratio([]*sim.Result{{Bad: 3}}, []*sim.Result{{Bad: 0}}, func(r *sim.Result) float64 { return r.Bad })
+	b, err := json.Marshal(e)
+	if err != nil || string(b) != `{"high":null,"low":null,"mean":0,"ratio":null}` {
+		t.Errorf("%s, %v", b, err)
 	}
 }
 
