@@ -163,8 +163,8 @@ func (sw *Switch) setRoute(nb *neighbor, c steer.Choice) {
 	if !nb.Peer {
 		return
 	}
-	if c.Use < 0 {
-		nb.route.Store(nil)
+	if state, _ := nb.pair.State(); c.Use < 0 || state == fleet.ReachDown {
+		nb.route.Store(nil) // WireGuard's own ways are as good as any: the node may run software without probes now
 		return
 	}
 	w := nb.ways[c.Use]
@@ -174,7 +174,8 @@ func (sw *Switch) setRoute(nb *neighbor, c steer.Choice) {
 			r.hedge = append(r.hedge, nb.ways[h].to)
 		}
 	}
-	if old := nb.route.Load(); old == nil || old.use != r.use || !slices.Equal(old.hedge, r.hedge) || old.label != r.label {
+	old := nb.route.Load()
+	if old == nil || old.use != r.use || !slices.Equal(old.hedge, r.hedge) || old.label != r.label {
 		if old != nil && old.label != r.label {
 			sw.probes.moves.Add(1)
 			sw.log.Info("path", "node", nb.ID, "path", r.label, "was", old.label)

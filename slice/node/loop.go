@@ -440,7 +440,7 @@ const tunnelDownLook = 250 * time.Millisecond
 
 // samePath tells whether nothing but counters moved.
 func samePath(x, y fleet.PeerState) bool {
-	return x.Slice == y.Slice && x.Peer == y.Peer && x.Path == y.Path && x.Handshake.IsZero() == y.Handshake.IsZero()
+	return x.Slice == y.Slice && x.Peer == y.Peer && x.Path == y.Path && x.State == y.State && x.Handshake.IsZero() == y.Handshake.IsZero()
 }
 
 // purge removes every trace of Seaway from the node, as far as an agent can that still has to say so.
