@@ -25,6 +25,7 @@ type Status struct {
 	Keys     map[string]fleet.Key `json:"keys"` // slice → public key, for all slices that have one
 	Devices  []DeviceStatus       `json:"devices,omitempty"`
 	Relay    relay.Counters       `json:"relay"`
+	Reach    []fleet.Reach        `json:"reach,omitempty"` // what was measured of other nodes
 	Problems []fleet.Problem      `json:"problems,omitempty"`
 }
 

@@ -195,6 +195,7 @@ func (s *server) status() (Status, error) {
 	for _, r := range all {
 		reach[r.Node] = r
 	}
+	st.Reach = all
 	for _, d := range s.want.Devices {
 		ds := DeviceStatus{Slice: d.Slice, Key: st.Keys[d.Slice], Peers: []fleet.PeerState{}}
 		stats, err := s.driver.Peers(d.Slice)

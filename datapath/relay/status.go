@@ -13,6 +13,9 @@ type Counters struct {
 	Flows          int               `json:"flows"`          // relayed sessions now, half-open ones included
 	Targets        int               `json:"targets"`        // keys relayed for
 	Dropped        map[string]uint64 `json:"dropped,omitempty"`
+	Asked          uint64            `json:"asked"`    // probes sent
+	Answered       uint64            `json:"answered"` // and answered
+	Moved          uint64            `json:"moved"`    // times that a node's packets took another path
 }
 
 // Counters returns the counters.
@@ -20,7 +23,8 @@ func (sw *Switch) Counters() Counters {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	c := Counters{Forwarded: sw.forwarded.Load(), ForwardedBytes: sw.forwardedBytes.Load(),
-		Flows: sw.t.flows, Targets: len(sw.t.targets), Dropped: map[string]uint64{}}
+		Flows: sw.t.flows, Targets: len(sw.t.targets), Dropped: map[string]uint64{},
+		Asked: sw.probes.asked.Load(), Answered: sw.probes.answered.Load(), Moved: sw.probes.moves.Load()}
 	for i := range sw.t.drops {
 		if n := sw.t.drops[i].Load(); n > 0 {
 			c.Dropped[reasonNames[i]] = n

@@ -80,7 +80,7 @@ type Switch struct {
 	probeKick  chan struct{}
 	askBucket  bucket
 	reachDirty bool
-	probes     struct{ asked, answered, moves, relayed atomic.Uint64 }
+	probes     struct{ asked, answered, moves atomic.Uint64 }
 
 	forwarded, forwardedBytes atomic.Uint64
 }

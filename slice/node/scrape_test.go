@@ -39,7 +39,8 @@ func scraped(t *testing.T) (a *agent, url, token string) {
 // TestScrape: nobody sees the metrics without the token, which may come, change and go while the agent runs.
 func TestScrape(t *testing.T) {
 	a, url, token := scraped(t)
-	a.tunnel = tunnel.Status{Started: time.Unix(1000, 0), Relay: relay.Counters{Forwarded: 7, Targets: 2, Dropped: map[string]uint64{"unknown": 3}},
+	a.tunnel = tunnel.Status{Started: time.Unix(1000, 0), Reach: []fleet.Reach{{Node: "c2/b", State: fleet.ReachUp, RTT: 20 * time.Millisecond}},
+		Relay:   relay.Counters{Forwarded: 7, Targets: 2, Dropped: map[string]uint64{"unknown": 3}},
 		Devices: []tunnel.DeviceStatus{{Slice: "pay", Peers: []fleet.PeerState{{Path: "direct 10.0.0.1:1", RxBytes: 5, TxBytes: 1}, {Path: "relay c2/g 10.0.0.2:1", RxBytes: 6}}}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -92,7 +93,8 @@ func TestScrape(t *testing.T) {
 	refused("another scheme", "Basic secret", "bearer token")
 	code, body := get("Bearer secret")
 	for _, line := range []string{"seaway_tunnel_up 1", "seaway_tunnel_start_time_seconds 1000", `seaway_tunnel_peers{path="relay",slice="pay"} 1`,
-		`seaway_tunnel_received_bytes_total{slice="pay"} 11`, "seaway_relay_packets_total 7", `seaway_tunnel_dropped_packets_total{reason="unknown"} 3`} {
+		`seaway_tunnel_received_bytes_total{slice="pay"} 11`, "seaway_relay_packets_total 7", `seaway_tunnel_dropped_packets_total{reason="unknown"} 3`,
+		`seaway_path_rtt_seconds{node="c2/b"} 0.02`, `seaway_path_state{node="c2/b",state="up"} 1`} {
 		if code != 200 || !strings.Contains(body, line+"\n") {
 			t.Errorf("%d: no %s in\n%s", code, line, body)
 		}

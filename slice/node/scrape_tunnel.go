@@ -23,13 +23,20 @@ var (
 	descRelayedBytes   = prometheus.NewDesc("seaway_relay_bytes_total", "UDP payload bytes relayed for other nodes.", nil, nil)
 	descRelaySessions  = prometheus.NewDesc("seaway_relay_sessions", "Sessions being relayed, half-open ones included.", nil, nil)
 	descRelayKeys      = prometheus.NewDesc("seaway_relay_keys", "Keys that are relayed for.", nil, nil)
+	descReach          = prometheus.NewDesc("seaway_path_state", "1 for the state of another node: unknown, up, gray or down.", []string{"node", "state"}, nil)
+	descRTT            = prometheus.NewDesc("seaway_path_rtt_seconds", "Smoothed round trip to another node, on the path in use.", []string{"node"}, nil)
+	descLoss           = prometheus.NewDesc("seaway_path_loss_ratio", "Share of probes lost lately, on the path in use.", []string{"node"}, nil)
+	descAsked          = prometheus.NewDesc("seaway_path_probes_total", "Probes sent.", nil, nil)
+	descAnswered       = prometheus.NewDesc("seaway_path_probes_answered_total", "Probes answered.", nil, nil)
+	descMoved          = prometheus.NewDesc("seaway_path_moves_total", "Times that the packets to a node took another path.", nil, nil)
 	descPortDropped    = prometheus.NewDesc("seaway_tunnel_dropped_packets_total", "Packets that the UDP port dropped, by reason.", []string{"reason"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c tunnelCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descTunnelUp, descTunnelStart, descTunnelPeers, descTunnelReceived, descTunnelSent,
-		descRelayed, descRelayedBytes, descRelaySessions, descRelayKeys, descPortDropped} {
+		descRelayed, descRelayedBytes, descRelaySessions, descRelayKeys, descPortDropped,
+		descReach, descRTT, descLoss, descAsked, descAnswered, descMoved} {
 		ch <- d
 	}
 }
@@ -77,6 +84,16 @@ func relayCounters(st tunnel.Status, gauge func(*prometheus.Desc, float64, ...st
 	count(descRelayedBytes, st.Relay.ForwardedBytes)
 	gauge(descRelaySessions, float64(st.Relay.Flows))
 	gauge(descRelayKeys, float64(st.Relay.Targets))
+	count(descAsked, st.Relay.Asked)
+	count(descAnswered, st.Relay.Answered)
+	count(descMoved, st.Relay.Moved)
+	for _, r := range st.Reach {
+		gauge(descReach, 1, r.Node, string(r.State))
+		if r.RTT > 0 {
+			gauge(descRTT, r.RTT.Seconds(), r.Node)
+			gauge(descLoss, r.Loss, r.Node)
+		}
+	}
 	for reason, n := range st.Relay.Dropped {
 		count(descPortDropped, n, reason)
 	}
