@@ -124,6 +124,13 @@ func (c *Conn) Ask() (string, error) {
 	return strings.TrimSpace(s), err
 }
 
+// Wait reads in silence and returns what comes of it.
+func (c *Conn) Wait(limit time.Duration) error {
+	_ = c.c.SetDeadline(time.Now().Add(limit))
+	_, err := c.c.Read(make([]byte, 1))
+	return err
+}
+
 // Close closes the connection.
 func (c *Conn) Close() { _ = c.c.Close() }
 

@@ -2,11 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,6 +87,98 @@ func TestTwoNodes(t *testing.T) {
 	}
 }
 
+// TestNodeDies: a node goes, and by nothing but what the tunnels measure of each other those who talk to its pods are
+// told, while the controllers say nothing; it comes back, and is reached again.
+func TestNodeDies(t *testing.T) {
+	netnstest.NeedRoot(t)
+	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
+	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}, Blocks: []fleet.Block{
+		{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
+	}}
+	a, b := one.pod(t, "a", "10.77.0.1"), two.pod(t, "b", "10.77.16.1")
+	podtest.Serve(t, two.running["b"].NS, "b", "tcp", netip.MustParseAddrPort("[::]:8080"))
+	service := fleet.Service{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
+		Ports: []fleet.Port{{Name: "http", Protocol: fleet.TCP, Port: 80}}, Endpoints: []fleet.Endpoint{{
+			Cluster: "c2", Node: "n2", Addrs: b.Addrs, Ready: true, Ports: map[string]uint16{"http": 8080}}}}
+	rev := uint64(0)
+	tell := func() {
+		rev++
+		clusters := []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{one.node(t)}}, {Name: "c2", Nodes: []fleet.Node{two.node(t)}}}
+		for _, s := range []*site{one, two} {
+			s.controller.tell(t, fleet.Intent{
+				Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Clusters: clusters,
+				Slices: []fleet.Slice{slice}, Pods: []fleet.Pod{a, b}, Services: []fleet.Service{service},
+			})
+		}
+	}
+	for _, s := range []*site{one, two} {
+		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
+	}
+	tell()
+	for _, s := range []*site{one, two} {
+		s.until(t, "the slice's key", func(r fleet.Report) bool { return !r.Keys["pay"].IsZero() })
+	}
+	tell()
+	one.until(t, "a attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
+	two.until(t, "b attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
+
+	ask := func(to string, good func(error) bool) (took time.Duration) {
+		t.Helper()
+		started := time.Now()
+		for {
+			_, err := podtest.Ask(t, one.running["a"].NS, "tcp", netip.MustParseAddrPort(to))
+			if good(err) {
+				return time.Since(started)
+			}
+			if time.Since(started) > 20*time.Second {
+				t.Fatalf("%s: still %v", to, err)
+			}
+		}
+	}
+	fine := func(err error) bool { return err == nil }
+	ask("10.77.15.1:80", fine)
+	ask("10.77.16.1:8080", fine)
+	// Measured each other, they can miss each other.
+	one.until(t, "a way to the other", func(r fleet.Report) bool { return !slices.ContainsFunc(r.Problems, unreachable) })
+	woken := make(chan time.Time, 2)
+	for _, to := range []string{"10.77.15.1:80", "10.77.16.1:8080"} {
+		c, err := podtest.Dial(one.running["a"].NS, netip.MustParseAddrPort(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Ask(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if err := c.Wait(20 * time.Second); errors.Is(err, syscall.ECONNABORTED) {
+				woken <- time.Now()
+			}
+		}()
+	}
+	died := time.Now()
+	two.stopTunnel()
+	for range 2 {
+		select {
+		case at := <-woken:
+			t.Logf("a silent reader was woken after %v", at.Sub(died))
+		case <-time.After(20 * time.Second):
+			t.Fatal("a silent reader was not woken")
+		}
+	}
+	refused := func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+	t.Logf("dials to the service refused after another %v", ask("10.77.15.1:80", refused))
+	ask("10.77.16.1:8080", refused)
+	one.until(t, "that the service cannot be reached", func(r fleet.Report) bool { return slices.ContainsFunc(r.Problems, unreachable) })
+
+	two.startTunnel()
+	t.Logf("back after %v", ask("10.77.15.1:80", fine))
+	ask("10.77.16.1:8080", fine)
+	one.until(t, "that it can again", func(r fleet.Report) bool { return !slices.ContainsFunc(r.Problems, unreachable) })
+}
+
+func unreachable(p fleet.Problem) bool { return p.Reason == "ServiceUnreachable" }
+
 // site is a node with everything on it.
 type site struct {
 	cluster, name string
@@ -92,6 +187,8 @@ type site struct {
 	running       map[string]*podtest.Pod
 	boxes         podtest.Sandboxes
 	machine       *podtest.Node
+
+	startTunnel, stopTunnel func() // the power of the node's network
 }
 
 func newSite(t *testing.T, cluster, name string) *site {
@@ -100,15 +197,26 @@ func newSite(t *testing.T, cluster, name string) *site {
 	dir := t.TempDir()
 	log := slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
+	done := make(chan error, 1)
 	socket := filepath.Join(dir, "t.sock")
 	client := tunnel.NewClient(socket)
 	kernel := datapath.New(datapath.Config{NetNSDir: filepath.Join(dir, "run/netns"), Sandboxes: &s.boxes, Log: log})
-	go func() {
-		done <- tunnel.Run(ctx, tunnel.Config{
-			Socket: socket, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Port: s.port, Log: log,
-		})
-	}()
+	s.startTunnel = func() {
+		ctx, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		s.stopTunnel = func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		go func() {
+			ended <- tunnel.Run(ctx, tunnel.Config{
+				Socket: socket, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Port: s.port, Log: log,
+			})
+		}()
+	}
+	s.startTunnel()
 	go func() {
 		done <- Run(ctx, Config{
 			Node: name, Controller: "http://controller", Transport: &s.controller, RunDir: filepath.Join(dir, "run"),
@@ -120,11 +228,10 @@ func newSite(t *testing.T, cluster, name string) *site {
 		if err := client.Purge(context.Background()); err != nil {
 			t.Error(err)
 		}
+		s.stopTunnel()
 		cancel()
-		for range 2 {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 		if err := kernel.Purge(context.Background()); err != nil {
 			t.Error(err)
