@@ -66,7 +66,8 @@ func (f *Field) Start(ctx context.Context) error {
 	if f.agent, err = image(ds); err != nil {
 		return err
 	}
-	addr := fmt.Sprintf("%s.%s.svc.clusterset.local:%d", f.Service, f.Namespace, f.Port)
+	// With the dot at its end the name is asked for as it is, and not with every search domain first.
+	addr := fmt.Sprintf("%s.%s.svc.clusterset.local.:%d", f.Service, f.Namespace, f.Port)
 	life := int64((f.Hold + afterwork).Seconds())
 	no, yes, nobody := false, true, int64(65534)
 	pod := f.pod("seaway-drill-client-", f.Namespace, life, "drill-client", "--to", addr, "--for", (f.Hold + afterwork).String())
@@ -248,7 +249,7 @@ func directPeers(st fleet.Status, peer string) []direct {
 
 // pod is one of Seaway's own image that ends by itself.
 func (f *Field) pod(name, namespace string, life int64, args ...string) *corev1.Pod {
-	no, grace := false, int64(1)
+	no, grace := false, int64(5)
 	c := f.agent
 	c.Name, c.Args = "drill", args
 	return &corev1.Pod{
