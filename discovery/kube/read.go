@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -62,7 +63,25 @@ func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*mcs.S
 		like := fleet.Endpoint{Cluster: r.cfg.Cluster, Ports: portsOf(service)}
 		e.Endpoints = withExpected(e.Endpoints, like, r.cfg.Expected(key.Namespace, key.Name), pod)
 	}
+	if weight := weightOf(object); weight > 1 {
+		for i := range e.Endpoints {
+			e.Endpoints[i].Weight = weight
+		}
+	}
 	return object, local{export: e}, nil
+}
+
+// WeightAnnotation on a ServiceExport says how much traffic each endpoint of this cluster gets where several clusters
+// share it: a number from 1, which is what all have without it, to 1000.
+const WeightAnnotation = "seaway.dev/weight"
+
+// weightOf reads the annotation; what is no such number counts as none.
+func weightOf(object *mcs.ServiceExport) int {
+	n, err := strconv.Atoi(object.Annotations[WeightAnnotation])
+	if err != nil || n < 1 || n > 1000 {
+		return 0
+	}
+	return n
 }
 
 // exportOf translates a ServiceExport and its Service, without endpoints.

@@ -496,3 +496,19 @@ func TestEmptyListsAreNoDifference(t *testing.T) {
 		t.Error("one endpoint and none are the same")
 	}
 }
+
+// TestClustersWeighTheirEndpoints: a number on the ServiceExport reaches every cluster, and goes with the number.
+func TestClustersWeighTheirEndpoints(t *testing.T) {
+	c1, c2 := pair(t)
+	c1.web(0)
+	for text, want := range map[string]int{"5": 5, "1": 0, "0": 0, "-3": 0, "many": 0, "1001": 0, "": 0} {
+		e := c1.export()
+		e.Annotations = map[string]string{WeightAnnotation: text}
+		c1.update(e)
+		settle(c1, c2)
+		services, _ := c2.r.Services()
+		if len(services) != 1 || len(services[0].Endpoints) != 1 || services[0].Endpoints[0].Weight != want {
+			t.Errorf("%q: services of the other cluster: %+v, want weight %d", text, services, want)
+		}
+	}
+}
