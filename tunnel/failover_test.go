@@ -3,8 +3,12 @@ package tunnel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -242,6 +246,41 @@ func TestWithoutProbes(t *testing.T) {
 	}
 	if p := q.a.path("pay", q.b.id); !strings.HasPrefix(p, "direct ") {
 		t.Errorf("already by %s", p)
+	}
+}
+
+// TestProbesCost: what probing one pair by three ways takes of a core, in the process that leads and in the other.
+func TestProbesCost(t *testing.T) {
+	q := newQuad(t, true)
+	settle(t, 2*time.Second)
+	cpu := func(n *node) time.Duration {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", n.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var total time.Duration
+		dirs, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", n.cmd.Process.Pid))
+		for _, d := range dirs {
+			if b, err = os.ReadFile(d); err == nil {
+				ns, _ := strconv.ParseInt(strings.Fields(string(b))[0], 10, 64)
+				total += time.Duration(ns)
+			}
+		}
+		return total
+	}
+	const span = 10 * time.Second
+	nodes := []*node{q.a, q.b, q.g, q.w}
+	was := make([]time.Duration, len(nodes))
+	for i, n := range nodes {
+		was[i] = cpu(n)
+	}
+	settle(t, span)
+	for i, n := range nodes {
+		share := 100 * float64(cpu(n)-was[i]) / float64(span)
+		t.Logf("%s: %.2f %% of a core", n.id, share)
+		if share > 1 {
+			t.Errorf("%s: %.2f %% of a core, want 1 at most", n.id, share)
+		}
 	}
 }
 

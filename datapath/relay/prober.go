@@ -320,8 +320,10 @@ func (sw *Switch) note(nb *neighbor, now time.Duration) {
 		d := nb.pair.Ways()[i]
 		path, rtt, loss = nb.ways[i].label(), d.RTT, d.Loss
 	}
-	moved := func(a, b, least float64) bool { return a > b+b/4+least || b > a+a/4+least }
-	matters := moved(float64(rtt), float64(r.RTT), float64(2*time.Millisecond)) || moved(loss, r.Loss, 0.02)
+	moved := func(share float64) bool {
+		return differ(float64(rtt), float64(r.RTT), share, float64(2*time.Millisecond)) || differ(loss, r.Loss, share, 0.02)
+	}
+	matters := moved(0.25) && now-nb.reportAt > reportEvery || moved(0.05) && now-nb.reportAt > 10*reportEvery
 	dead := uint64(0)
 	for i, d := range nb.pair.Ways() {
 		if d.State == detect.Dead && i < 64 {
@@ -331,7 +333,7 @@ func (sw *Switch) note(nb *neighbor, now time.Duration) {
 	if dead != nb.dead { // it is another story then
 		nb.dead, sw.reachDirty = dead, true
 	}
-	if state != r.State || path != r.Path || matters && now-nb.reportAt > reportEvery {
+	if state != r.State || path != r.Path || matters {
 		if state != r.State && (state == fleet.ReachDown || r.State == fleet.ReachDown) {
 			sw.log.Info("reach", "node", nb.ID, "state", state, "was", r.State)
 		}
@@ -340,6 +342,9 @@ func (sw *Switch) note(nb *neighbor, now time.Duration) {
 		sw.reachDirty = true
 	}
 }
+
+// differ tells whether one of two measurements is larger than the other by a share of it and something besides.
+func differ(a, b, share, least float64) bool { return max(a, b) > min(a, b)*(1+share)+least }
 
 // survey lists what is held of all neighbors that are watched. The caller holds mu.
 func (sw *Switch) survey(now time.Duration) []fleet.Reach {
