@@ -26,7 +26,7 @@ type forwarder struct {
 	auto   *mouth         // to send initiations by: the switch knows where to
 
 	mu     sync.Mutex
-	mouths map[netip.AddrPort]*mouth
+	mouths map[string]*mouth // by place: address, and by whose relay
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -44,7 +44,7 @@ const (
 )
 
 func newForwarder(port *relay.Port, device netip.AddrPort) (*forwarder, error) {
-	f := &forwarder{port: port, device: device, mouths: map[netip.AddrPort]*mouth{}}
+	f := &forwarder{port: port, device: device, mouths: map[string]*mouth{}}
 	auto, err := port.ParseEndpoint(relay.Auto)
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (f *forwarder) inward(receive conn.ReceiveFunc) {
 
 // mouth finds or makes the mouth of a place.
 func (f *forwarder) mouth(from *relay.Endpoint) *mouth {
-	key, _ := netip.ParseAddrPort(from.DstToString())
+	key := from.DstToString()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m := f.mouths[key]
@@ -137,7 +137,7 @@ func (f *forwarder) mouth(from *relay.Endpoint) *mouth {
 }
 
 func (f *forwarder) forgetOldest() {
-	var oldest netip.AddrPort
+	var oldest string
 	for k, m := range f.mouths {
 		if o := f.mouths[oldest]; o == nil || m.used.Load() < o.used.Load() {
 			oldest = k
