@@ -101,6 +101,11 @@ bench-dns: build ## Seaway's DNS and CoreDNS side by side under dnsperf; OUT=FIL
 bench-scale: ## The autoscaler's bars A-H in the simulator; SEAWAY_TRACES=DIR for real traces, SEEDS=n, OUT=FILE for JSON
 	$(GO) run ./bench/scale -seeds $(or $(SEEDS),2) $(if $(OUT),-out $(OUT)) $(SCALEFLAGS)
 
+bench-discovery: ## 100 clusters, up to 10,000 endpoints: from "ready" in one cluster to traffic in another; OUT=FILE for JSON
+	@./.ci/prepare
+	[ -n "$$(ls $${XDG_CACHE_HOME:-$$HOME/.cache}/seaway-lab/bin/kubeall-*/kubeall 2>/dev/null)" ] || { $(MAKE) build; $(LAB) setup; }
+	$(GO) test ./controller -count=1 -timeout 30m -run TestBenchDiscovery -discovery-bench $(if $(OUT),-discovery-out $(abspath $(OUT)))
+
 lab-up: build ## Only the clusters
 	$(LAB) up
 

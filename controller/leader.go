@@ -192,7 +192,7 @@ func (l *leader) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(max(pace, 4*took)): // a large cluster in turmoil costs a fifth of a core and no more
+		case <-time.After(max(pace, took)): // a large cluster in turmoil costs half a core and no more
 		}
 	}
 }
