@@ -425,9 +425,12 @@ func liveHubAway(t *testing.T, f *liveFleet) {
 		}
 		return err
 	})
+	cut := f.carriers()
 	hub.stop()
 	c1.create(pod("away", "web-1", "n1", ""))
 	agents["c1/n1"].told("of a new pod without the hub", whole(3))
+	agents["c2/n1"].told("of the other cluster's new pod without the hub", whole(3))
+	cut() // what follows is without the carriers, too
 
 	f.r1.stop()
 	agents["c1/n1"].reset()
