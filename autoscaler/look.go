@@ -99,8 +99,6 @@ func startOf(p *corev1.Pod, n *corev1.Node) (s scale.Start, ready bool) {
 		switch c.Type {
 		case corev1.PodScheduled:
 			s.Scheduled = c.LastTransitionTime.Time
-		case corev1.ContainersReady:
-			s.Pulled = c.LastTransitionTime.Time
 		case corev1.PodReady:
 			s.Ready, ready = c.LastTransitionTime.Time, true
 		}

@@ -5,11 +5,12 @@
 //
 // A law is
 //
-//	bad(u, n) = exp(-beta (1-u) n^gamma), and 1 for u >= 1; u = load / (n k cores)
+//	bad(u, n) = exp(-beta (1-u)^p n^gamma), and 1 for u >= 1; u = load / (n k cores)
 //
-// the tail of a queue with many servers: log P(wait > t) falls linearly with the idle share 1-u (M/M/c: beta = c mu t).
-// gamma is the gain by pooling: 0 for a balancer that throws dice, towards 1 for one that knows the least busy pod.
-// k is what a pod really does compared with what it requests.
+// the tail of a queue with many servers: log P(wait > t) falls linearly with the idle share 1-u (M/M/c: beta = c mu t),
+// so p is 1 where waiting is what makes requests late, and less where single slow requests do, too. gamma is the gain
+// by pooling: 0 for a balancer that throws dice, towards 1 for one that knows the least busy pod. k is what a pod really
+// does compared with what it requests; more than 1 is not believed before it was seen.
 //
 // Learning is by bins of u: what counts is the mean share of bad requests in a bin, over days, forgetting slowly.
 // High loads are explored by nothing but the natural swing of the load: nobody is starved in order to learn.
@@ -29,9 +30,10 @@ const (
 )
 
 var (
-	betas  = [...]float64{4, 6.5, 10, 16, 26, 42, 68, 110, 180, 290, 470}
-	gammas = [...]float64{0, 0.25, 0.5}
-	ks     = [...]float64{0.45, 0.6, 0.75, 0.85, 0.95, 1, 1.05, 1.15, 1.3, 1.6, 2}
+	betas  = [...]float64{4, 6.5, 9, 12, 16, 21, 28, 42, 68, 110, 180, 290}
+	powers = [...]float64{0.5, 0.7, 1}
+	gammas = [...]float64{0, 0.4}
+	ks     = [...]float64{0.45, 0.6, 0.75, 0.85, 0.93, 1, 1.08, 1.2, 1.4, 1.7, 2}
 )
 
 // Bin is what was seen at one load, weighted by age.
@@ -50,6 +52,7 @@ type Model struct {
 	BaseDone  float64
 	Wait      float64 // mean seconds in the service at low load
 	Bins      [classes][bins]Bin
+	Top       float64 // most that a pod was seen to do, in what it requests
 	Seen      float64 // samples seen, weighted by age
 	lastReady int
 	laws      []law // those that matter, refreshed now and then
@@ -57,7 +60,7 @@ type Model struct {
 	table     *Table
 }
 
-type law struct{ beta, gamma, k, w float64 }
+type law struct{ beta, p, gamma, k, w float64 }
 
 // New starts a model for pods that request that many cores.
 func New(cores float64) *Model {
@@ -102,6 +105,10 @@ func (m *Model) Observe(s scale.Sample) {
 		load = math.Max(load, s.Rate*m.Demand())
 	}
 	per := load / float64(s.Ready)
+	if s.Steady > 0 && !bad(s.SteadyBusy) { // without those that came or went
+		per = math.Max(s.SteadyBusy/float64(s.Steady), 0.8*per)
+	}
+	m.Top = math.Max(m.Top*math.Exp2(-dt/halfLife), s.Busy/float64(s.Ready)/m.Cores)
 	if i := int(per / m.Cores / width); i >= 0 {
 		b := &m.Bins[class(s.Ready)][min(i, bins-1)]
 		b.Samples, b.Done, b.Bad = b.Samples+1, b.Done+s.Done, b.Bad+math.Min(s.Bad, s.Done)
@@ -144,21 +151,24 @@ func (m *Model) scale(f float64) {
 func (m *Model) Refresh() {
 	m.dirty, m.table = 0, nil
 	m.base()
-	all := make([]law, 0, len(betas)*len(gammas)*len(ks))
+	all := make([]law, 0, len(betas)*len(powers)*len(gammas)*len(ks))
 	best := math.Inf(-1)
+	seen := m.seen()
 	for _, k := range ks {
 		for _, g := range gammas {
-			for _, b := range betas {
-				l := law{beta: b, gamma: g, k: k}
-				l.w = prior(l) + m.likelihood(l)
-				best = math.Max(best, l.w)
-				all = append(all, l)
+			for _, p := range powers {
+				for _, b := range betas {
+					l := law{beta: b, p: p, gamma: g, k: k}
+					l.w = prior(l, m.Top) + likelihood(l, seen)
+					best = math.Max(best, l.w)
+					all = append(all, l)
+				}
 			}
 		}
 	}
 	kept, sum := all[:0], 0.
 	for _, l := range all {
-		if l.w > best-7 {
+		if l.w > best-5 {
 			l.w = math.Exp(l.w - best)
 			sum += l.w
 			kept = append(kept, l)
@@ -187,16 +197,21 @@ func (m *Model) base() {
 	}
 }
 
-// prior: pods do what they request; queues are neither good nor terrible.
-func prior(l law) float64 {
-	a, b := math.Log(l.k)/0.25, (math.Log(l.beta)-math.Log(22))/0.9
-	return -(a*a + b*b) / 2
+// prior: pods do what they request, no more than was seen of them; queues are neither good nor terrible.
+func prior(l law, top float64) float64 {
+	a, b := math.Log(l.k)/0.25, (math.Log(l.beta)-math.Log(14))/0.8
+	w := -(a*a + b*b) / 2
+	if l.k > 1.02*math.Max(top, 1) {
+		w -= 12
+	}
+	return w
 }
 
-// likelihood compares logarithms of shares, each bin as one observation: orders of magnitude matter, and thousands of
-// requests of the same minute are not thousands of witnesses.
-func (m *Model) likelihood(l law) float64 {
-	sum := 0.
+// point is what a bin says: at that load in cores per request of a pod and that many pods, that share went bad.
+type point struct{ load, root, share, floor, variance float64 }
+
+func (m *Model) seen() []point {
+	var out []point
 	for c := range m.Bins {
 		for i := range m.Bins[c] {
 			b := &m.Bins[c][i]
@@ -204,20 +219,40 @@ func (m *Model) likelihood(l law) float64 {
 				continue
 			}
 			floor := 0.7 / b.Done
-			seen := math.Log(math.Max(b.Bad/b.Done-m.Base, 0) + floor)
-			said := math.Log(l.bad(b.Load/b.Samples/(l.k*m.Cores), b.Pods/b.Samples) + floor)
-			variance := 0.35 + 12/b.Samples
-			sum -= (seen - said) * (seen - said) / (2 * variance)
+			out = append(out, point{b.Load / b.Samples / m.Cores, math.Log(b.Pods / b.Samples), math.Log(math.Max(b.Bad/b.Done-m.Base, 0) + floor), floor, 0.35 + 12/b.Samples})
 		}
+	}
+	return out
+}
+
+// likelihood compares logarithms of shares, each bin as one observation: orders of magnitude matter, and thousands of
+// requests of the same minute are not thousands of witnesses. To have said too little weighs more than too much.
+func likelihood(l law, seen []point) float64 {
+	sum := 0.
+	for _, p := range seen {
+		err := p.share - math.Log(l.bad(p.load/l.k, math.Exp(l.gamma*p.root))+p.floor)
+		if err > 0 {
+			err *= 1.3
+		}
+		sum -= math.Min(err*err, 16) / (2 * p.variance)
 	}
 	return sum
 }
 
-func (l law) bad(u, n float64) float64 {
+// bad is the law; gain is n to the power of gamma.
+func (l law) bad(u, gain float64) float64 {
 	if u >= 1 {
 		return 1
 	}
-	return math.Exp(-l.beta * (1 - u) * math.Pow(n, l.gamma))
+	idle := 1 - u
+	switch l.p {
+	case 0.5:
+		idle = math.Sqrt(idle)
+	case 1:
+	default:
+		idle = math.Pow(idle, l.p)
+	}
+	return math.Exp(-l.beta * idle * gain)
 }
 
 // Bad is the share of requests expected to go bad, beyond what always does, when n pods carry load cores.
@@ -230,21 +265,12 @@ func (m *Model) Bad(load float64, n int) float64 {
 		return 0
 	}
 	sum := 0.
-	root4 := math.Sqrt(math.Sqrt(float64(n)))
+	gain := math.Pow(float64(n), gammas[1])
 	for _, l := range m.laws {
-		if v := u / l.k; v >= 1 {
-			sum += l.w
+		if l.gamma == 0 {
+			sum += l.w * l.bad(u/l.k, 1)
 		} else {
-			x := l.beta * (1 - v)
-			switch l.gamma {
-			case 0.25:
-				x *= root4
-			case 0.5:
-				x *= root4 * root4
-			}
-			if x < 30 {
-				sum += l.w * math.Exp(-x)
-			}
+			sum += l.w * l.bad(u/l.k, gain)
 		}
 	}
 	return sum
@@ -263,13 +289,12 @@ func (m *Model) Need(load, share float64, most int) int {
 	return lo
 }
 
-// Mean is the mean law: what a pod does (cores) and how fast queues vanish with idle share (beta n^gamma at n pods).
-func (m *Model) Mean(n int) (cores, beta float64) {
+// Pod is how many cores a pod is believed to do.
+func (m *Model) Pod() (cores float64) {
 	for _, l := range m.laws {
 		cores += l.w * l.k * m.Cores
-		beta += l.w * math.Log(l.beta*math.Pow(float64(max(n, 1)), l.gamma))
 	}
-	return cores, math.Exp(beta)
+	return cores
 }
 
 func class(n int) int {

@@ -1,5 +1,5 @@
 // Package delay learns how long pods and nodes take to become ready, per cluster, provider, pool and image, from the
-// timestamps of real starts. A pod that finds room on a node and one that waits for a new node are different things
+// timestamps of real starts. To find an image on the node, to pull it, and to wait for a new node are different things
 // and are kept apart: mixing them makes a policy order more because it waited, and wait because it ordered more.
 //
 // Of each kind and key the newest starts are kept, weighted by age. The estimate is lognormal, drawn towards the
@@ -25,12 +25,15 @@ const (
 	most  = 40   // keys
 )
 
-// Kind says what a pod had to wait for.
+// Kind is a part of a start.
 type Kind int
 
 const (
-	Pod  Kind = iota // found room
-	Node             // waited for a node
+	Pod  Kind = iota // from a pod's scheduling to its readiness, the image being on the node
+	Pull             // the same, the image being pulled
+	Node             // from the request for a node until it is ready, as the node's own timestamps say
+	Wait             // a pod's waiting for a new node, where nodes have no timestamps of their own
+	kinds
 )
 
 // Key names what a delay depends on; empty fields speak of all.
@@ -60,31 +63,65 @@ type Model struct {
 	Count  int
 }
 
-// What is believed of a start before any was seen: a pod with an image to pull, and a node of an unknown provider.
-var priors = [2]struct{ mu, sigma float64 }{{math.Log(20), 0.5}, {math.Log(120), 0.5}}
+// What is believed of a start before any was seen, of an unknown provider.
+var priors = [kinds]struct{ mu, sigma float64 }{{math.Log(10), 0.5}, {math.Log(25), 0.5}, {math.Log(120), 0.5}, {math.Log(120), 0.5}}
 
 // Observe learns from a start. One that is not ready and has not failed says nothing yet.
 func (m *Model) Observe(s scale.Start) {
-	kind := Pod
-	if s.NewNode {
-		kind = Node
-	}
-	took := s.Ready.Sub(s.Created).Seconds()
-	ready := !s.Ready.IsZero() && !s.Created.IsZero() && took >= 0 && took < 7200
-	if !ready && !s.Failed {
+	if s.Ready.IsZero() && !s.Failed || s.Created.IsZero() {
 		return
 	}
 	m.Count++
-	for _, k := range chain(Key{s.Cluster, s.Provider, s.Pool, s.Image}) {
+	key := Key{s.Cluster, s.Provider, s.Pool, s.Image}
+	if s.Image == "" && s.Scheduled.IsZero() { // a node
+		m.note(Node, key, s.Ready.Sub(s.Created), s.Failed)
+		return
+	}
+	from := s.Scheduled
+	if from.IsZero() {
+		from = s.Created
+	}
+	kind := Pod
+	if s.NewNode || !s.Pulled.IsZero() && s.Pulled.Sub(from) > 1500*time.Millisecond {
+		kind = Pull
+	}
+	m.note(kind, key, s.Ready.Sub(from), s.Failed)
+	if s.NewNode && !s.Scheduled.IsZero() {
+		m.note(Wait, key, s.Scheduled.Sub(s.Created), s.Failed)
+	}
+}
+
+// note adds one duration to its key and the key's parents.
+func (m *Model) note(kind Kind, key Key, took time.Duration, failed bool) {
+	if !failed && (took < 0 || took > 2*time.Hour) {
+		return
+	}
+	for _, k := range chain(key) {
 		x := m.find(kind, k, true)
 		x.Used = m.Count
-		if s.Failed {
+		if failed {
 			x.Failed += 0.05 * (1 - x.Failed)
 			continue
 		}
 		x.Failed -= 0.05 * x.Failed
-		m.add(x, math.Log(math.Max(took, 0.5)))
+		m.add(x, math.Log(math.Max(took.Seconds(), 0.5)))
 	}
+}
+
+// Pods is how long a pod takes for which there is room.
+func (m *Model) Pods(k Key) Estimate { return m.Estimate(Pod, k) }
+
+// Nodes is how long a pod takes for which a node must be made, with an image to pull.
+func (m *Model) Nodes(k Key) Estimate {
+	n, p := m.Estimate(Node, k), m.Estimate(Pull, k)
+	if w := m.Estimate(Wait, k); n.Starts == 0 && w.Starts > 0 {
+		n = w
+	}
+	// The tails of two independent parts do not come together: add the spreads by squares.
+	tail := math.Hypot((n.P95 - n.P50).Seconds(), (p.P95 - p.P50).Seconds())
+	n.P50 += p.P50
+	n.P95 = n.P50 + seconds(tail)
+	return n
 }
 
 func (m *Model) add(x *Series, log float64) {

@@ -22,14 +22,19 @@ func (m *Model) mix() *mixture {
 		return m.cache
 	}
 	x := &mixture{}
+	way := m.way()
 	for h := range x.weight {
+		loss := &m.Loss[way][h]
+		if m.Losses[way][h] < 20 {
+			loss = &m.Loss[1][h]
+		}
 		least, sum := math.Inf(1), 0.
 		for e := range Experts {
-			least = math.Min(least, m.Loss[h][e])
+			least = math.Min(least, loss[e])
 		}
 		for e := range Experts {
 			// An expert that errs twice as much as the best has 1/400 of its weight.
-			w := math.Exp(-6 * (m.Loss[h][e] - least) / math.Max(least, 0.05))
+			w := math.Exp(-6 * (loss[e] - least) / math.Max(least, 0.05))
 			if !m.speaks(e) {
 				w = 0
 			}
@@ -50,7 +55,7 @@ func (m *Model) mix() *mixture {
 // speaks tells whether an expert has anything to say that the level does not.
 func (m *Model) speaks(e int) bool {
 	switch e {
-	case 3:
+	case 3, 10:
 		return !m.Options.NoTrend
 	case 4, 5:
 		return m.Seasons[0].ready()
@@ -66,7 +71,7 @@ func (m *Model) speaks(e int) bool {
 
 // quantile of the errors at a horizon, in units of restlessness.
 func (m *Model) quantile(h int, p float64) float64 {
-	hist := &m.Hist[h]
+	hist := &m.Hist[m.class()][h]
 	sum := 0.
 	for _, n := range hist {
 		sum += float64(n)
@@ -102,6 +107,8 @@ func (m *Model) experts(t, s float64) [ne]float64 {
 			vals[8] = ratio * quick
 		}
 	}
+	const fade = 240.
+	vals[10] = math.Max(m.Surge[0]+m.Surge[1]*fade*(1-math.Exp(-s/fade)), 0.3*m.Surge[0])
 	vals[9] = m.Linear.say(s, m.Level[1])
 	for e, v := range vals {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
@@ -132,11 +139,12 @@ func (m *Model) At(at time.Time) Point {
 			factor /= e.Factor // it is in today's level already
 		}
 	}
-	p := Point{Mid: mid * mid * factor}
+	p := Point{Mid: mid * mid}
 	for q := range Below {
 		v := math.Max(0, mid+((1-f)*x.fan[h][q]+f*x.fan[h+1][q])*m.Rest)
-		p.Fan[q] = v * v * factor
+		p.Fan[q] = math.Min(v*v, math.Max(1.2*m.Most, 1.5*p.Mid)) * factor
 	}
+	p.Mid *= factor
 	return p
 }
 

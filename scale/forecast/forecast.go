@@ -21,7 +21,7 @@ var Horizons = [...]time.Duration{15 * time.Second, 30 * time.Second, time.Minut
 
 // Experts, by name.
 var Experts = [...]string{"last", "minutes", "slow", "trend", "long period", "long period, slow", "longer period",
-	"longer period, slow", "short period", "linear"}
+	"longer period, slow", "short period", "linear", "surge"}
 
 // Fan has the values that the load stays below with the shares Below; Weights are the shares of the cells whose medians
 // they are, for integrating over the fan.
@@ -33,6 +33,7 @@ var (
 const (
 	nh, ne, nq = len(Horizons), len(Experts), len(Below)
 	nbins      = 48
+	nclass     = 6   // falling, calm, rising; each at low and at high load
 	tau        = 0.9 // the share that the judged quantile should cover
 )
 
@@ -57,15 +58,19 @@ type Model struct {
 	Holt     [2]float64 // level and slope per second
 	Last     float64    // Unix time of the last sample
 	Interval float64
-	Seasons  [3]Season // long, longer, short
-	Loss     [nh][ne]float64
+	Seasons  [3]Season          // long, longer, short
+	Loss     [3][nh][ne]float64 // falling, calm, rising
+	Losses   [3][nh]float64     // how many were counted
+	Surge    [2]float64         // level and slope per second, of the last half minute
 	Offset   [nh][ne]float64
 	Judged   [nh]float64
-	Hist     [nh][nbins]float32
-	Wide     [nh]float64 // factor on the fan
-	Inside   [nh]float64 // share of outcomes below the 0.95 quantile, lately
-	Rest     float64     // mean size of errors at a minute: the restlessness
+	Hist     [nclass][nh][nbins]float32 // errors, by class
+	Usual    float64                    // square root of the load, its mean of late
+	Wide     [nh]float64                // factor on the fan
+	Inside   [nh]float64                // share of outcomes below the 0.95 quantile, lately
+	Rest     float64                    // mean size of errors at a minute: the restlessness
 	Pending  []pending
+	Most     float64 // largest rate seen, halved in a week
 	Zero     float64 // seconds for which a busy service was said to have no load at all
 	Samples  float64
 	Linear   Linear
@@ -76,6 +81,7 @@ type Model struct {
 type pending struct {
 	Due   float64
 	H     int
+	Class int
 	Exp   [ne]float32
 	Mid   float32
 	Rest  float32
@@ -90,9 +96,11 @@ func New(o Options) *Model {
 	for h := range m.Wide {
 		m.Wide[h], m.Inside[h] = 1, 0.95
 		spread := 1 + math.Sqrt(Horizons[h].Minutes()) // errors of a random walk grow so
-		for b := range m.Hist[h] {
+		for b := range nbins {
 			x := score(b) / spread
-			m.Hist[h][b] = float32(12 * math.Exp(-math.Abs(x)) * (edge(b+1) - edge(b)) / (2 * spread))
+			for c := range m.Hist {
+				m.Hist[c][h][b] = float32(12 * math.Exp(-math.Abs(x)) * (edge(b+1) - edge(b)) / (2 * spread))
+			}
 		}
 	}
 	return m
@@ -146,9 +154,14 @@ func (m *Model) Observe(at time.Time, interval time.Duration, rate float64) {
 // follow moves the levels, the trend and the seasons' deviations.
 func (m *Model) follow(t, dt, rate float64) {
 	if m.Samples == 0 {
-		m.Level, m.Holt = [3]float64{rate, rate, rate}, [2]float64{rate, 0}
+		m.Level, m.Holt, m.Surge = [3]float64{rate, rate, rate}, [2]float64{rate, 0}, [2]float64{rate, 0}
 		m.Rest = math.Sqrt(1/math.Max(dt, 1)) + 0.02*math.Sqrt(rate)
 	}
+	if m.Usual == 0 {
+		m.Usual = math.Sqrt(rate)
+	}
+	m.Usual += (1 - math.Exp2(-dt/math.Min(86400, 600+m.Samples*dt))) * (math.Sqrt(rate) - m.Usual)
+	m.Most = math.Max(m.Most*math.Exp2(-dt/(7*86400)), rate)
 	for i, half := range levels {
 		m.Level[i] += (1 - math.Exp2(-dt/half)) * (rate - m.Level[i])
 	}
@@ -157,6 +170,11 @@ func (m *Model) follow(t, dt, rate float64) {
 	ahead := old + m.Holt[1]*dt
 	m.Holt[0] = ahead + a*(rate-ahead)
 	m.Holt[1] += b * ((m.Holt[0]-old)/dt - m.Holt[1])
+	a, b = 1-math.Exp2(-dt/12), 1-math.Exp2(-dt/20)
+	old = m.Surge[0]
+	ahead = old + m.Surge[1]*dt
+	m.Surge[0] = ahead + a*(rate-ahead)
+	m.Surge[1] += b * ((m.Surge[0]-old)/dt - m.Surge[1])
 	for i := range m.Seasons {
 		m.Seasons[i].follow(m.ringOf(i), t, dt, rate)
 	}
@@ -209,7 +227,9 @@ func (m *Model) judge(t, rate float64) {
 func (m *Model) learn(p pending, y float64) {
 	h, rest := p.H, float64(p.Rest)
 	m.Judged[h]++
-	rate := math.Max(0.01, 1/m.Judged[h])
+	way := p.Class / 2
+	m.Losses[way][h]++
+	rate := math.Max(0.01, 1/(m.Losses[way][h]+3)) // the first ones do not yet count for much
 	for e, z := range p.Exp {
 		err := (y - float64(z)) / rest
 		low := m.Offset[h][e]
@@ -220,8 +240,8 @@ func (m *Model) learn(p pending, y float64) {
 			loss *= tau
 		}
 		loss += 0.5 * math.Abs(err)
-		m.Loss[h][e] += rate * (math.Min(loss, 20) - m.Loss[h][e])
-		step := 0.05 * math.Max(m.Loss[h][e], 0.1)
+		m.Loss[way][h][e] += rate * (math.Min(loss, 20) - m.Loss[way][h][e])
+		step := 0.05 * math.Max(m.Loss[way][h][e], 0.1)
 		if err > low {
 			m.Offset[h][e] += step * tau
 		} else {
@@ -234,23 +254,50 @@ func (m *Model) learn(p pending, y float64) {
 		m.Rest += (1 - math.Exp2(-every/2400)) * (math.Min(math.Abs(err), 4*m.Rest) - m.Rest) // a jump is no restlessness
 		m.Rest = math.Max(m.Rest, 0.02)
 	}
-	hist := &m.Hist[h]
-	sum := float32(0)
-	for b := range hist {
-		sum += hist[b]
-	}
-	if sum > 700 {
-		for b := range hist {
-			hist[b] *= 0.998
-		}
-	}
-	hist[bin(err/rest)]++
+	m.count(p.Class, h, bin(err/rest), 1)
+	m.count(p.Class^1, h, bin(err/rest), 0.2) // the neighbour learns a little
 	miss := 0.
 	if y > float64(p.Upper) {
 		miss = 1
 	}
 	m.Inside[h] += 0.01 * (1 - miss - m.Inside[h])
 	m.Wide[h] = math.Max(0.8, math.Min(2.5, m.Wide[h]*math.Exp(0.02*(miss-0.05))))
+}
+
+func (m *Model) count(class, h, b int, weight float32) {
+	hist := &m.Hist[class][h]
+	sum := float32(0)
+	for i := range hist {
+		sum += hist[i]
+	}
+	if sum > 600 {
+		for i := range hist {
+			hist[i] *= 1 - 0.002*weight
+		}
+	}
+	hist[b] += weight
+}
+
+// class is what the load does, and whether it is high: errors in a ramp are of another kind than in calm, and at high
+// load of another kind than at low, from which it can jump but hardly fall.
+func (m *Model) class() int {
+	c := 2 * m.way()
+	if math.Sqrt(m.Level[1]) > 1.1*m.Usual {
+		c++
+	}
+	return c
+}
+
+// way is 0 while the load falls, 1 in calm, 2 while it rises, by what half a minute of the surge's slope would change.
+func (m *Model) way() int {
+	change := math.Sqrt(math.Max(0, m.Surge[0]+30*m.Surge[1])) - math.Sqrt(math.Max(0, m.Surge[0]))
+	switch {
+	case change > 1.5*m.Rest:
+		return 2
+	case change < -1.5*m.Rest:
+		return 0
+	}
+	return 1
 }
 
 func nearest(seconds float64) int {
@@ -272,7 +319,7 @@ func (m *Model) predict(t float64) {
 			continue
 		}
 		var p pending
-		p.Due, p.H, p.Rest = t+s, h, float32(m.Rest)
+		p.Due, p.H, p.Class, p.Rest = t+s, h, m.class(), float32(m.Rest)
 		x := m.mix()
 		z := m.experts(t+s, s)
 		mid := 0.
@@ -298,7 +345,7 @@ func (m *Model) Check() error {
 		}
 	}
 	for _, p := range m.Pending {
-		if p.H < 0 || p.H >= nh {
+		if p.H < 0 || p.H >= nh || p.Class < 0 || p.Class >= nclass {
 			return fmt.Errorf("an expectation for horizon %d", p.H)
 		}
 	}

@@ -17,7 +17,7 @@ type Rules struct {
 	Burn     float64       // times the error budget's pace at which HPA's count becomes the floor; 0: 2
 	Stale    time.Duration // age of the newest sample at which nothing is scaled down; 0: 60 s
 	Coverage float64       // share of outcomes that must stay below the forecast's 0.95 quantile; 0: 0.85
-	Cost     float64       // most that may be spent compared with HPA, unless the SLO needs it; 0: 1.02
+	Cost     float64       // most that may be spent compared with HPA, unless the SLO needs it; 0: 1.05
 	Learning float64       // samples below which HPA's count is taken as it is; 0: 80
 	Pin      int           // replicas that a person has set; 0: none
 }
@@ -30,7 +30,7 @@ func (r Rules) defaults() Rules {
 	}
 	def(&r.Burn, 2)
 	def(&r.Coverage, 0.85)
-	def(&r.Cost, 1.02)
+	def(&r.Cost, 1.05)
 	def(&r.Learning, 80)
 	if r.Stale == 0 {
 		r.Stale = time.Minute
@@ -64,6 +64,8 @@ type State struct {
 	Newest       time.Time // end of the newest sample with a rate
 	Sick         time.Time // until then HPA's count is the floor
 	Why          string
+	Stepped      time.Time // when the present step of the rate limit began, and from how many
+	StepFrom     int
 	Last         time.Time
 	Samples      float64
 	Base         float64 // share of requests that is bad whatever is done
@@ -129,13 +131,13 @@ func (s *State) Judge(w Wish, t scale.Terms, r Rules) Verdict {
 		return Verdict{Pods: bound(r.Pin, t), Rail: "pinned by hand"}
 	case s.Samples < r.Learning:
 		floor(w.HPA, "still learning: as HPA does")
-		cap(max(w.HPA, min(w.Need, w.Current+1)), "still learning: as HPA does")
+		cap(w.HPA, "still learning: as HPA does")
 	}
 	s.diagnose(w, t, r)
 	if w.Now.Before(s.Sick) {
 		floor(w.HPA, s.Why)
 	}
-	if s.HPA > 0 && s.Ours > r.Cost*s.HPA && s.Short.Burn(t.Good) < 1 {
+	if s.HPA > 0 && s.Ours > r.Cost*s.HPA {
 		cap(max(w.HPA, w.Need), fmt.Sprintf("cost guard: lately %.2f times HPA's cost", s.Ours/s.HPA))
 	}
 	if !s.Newest.IsZero() && w.Now.Sub(s.Newest) > r.Stale {
@@ -144,7 +146,11 @@ func (s *State) Judge(w Wish, t scale.Terms, r Rules) Verdict {
 	if w.Rollout {
 		floor(w.Current, "a rollout is going on: nothing is scaled down")
 	}
-	cap(max(2*w.Current, w.Current+4), "at most twice as many at a time")
+	if w.Now.Sub(s.Stepped) >= 15*time.Second || w.Now.Before(s.Stepped) {
+		s.Stepped, s.StepFrom = w.Now, w.Current
+	}
+	cap(max(2*s.StepFrom, s.StepFrom+4), "at most twice as many in 15 s")
+	cap(max(2*max(w.Need, w.HPA), w.Current), "at most twice what the load of this moment needs")
 	if n := bound(v.Pods, t); n != v.Pods {
 		v = Verdict{Pods: n, Rail: "the Autoscaler's bounds"}
 	}
@@ -169,14 +175,14 @@ func (s *State) diagnose(w Wish, t scale.Terms, r Rules) {
 	}
 }
 
-// pay notes what both would have paid since the last time; half is forgotten in a day.
+// pay notes what both would have paid since the last time; half is forgotten in six hours.
 func (s *State) pay(w Wish) {
 	dt := w.Now.Sub(s.Last).Seconds()
 	s.Last = w.Now
 	if dt <= 0 || dt > 3600 || w.Price == nil {
 		return
 	}
-	f := math.Exp2(-dt / 86400)
+	f := math.Exp2(-dt / 21600)
 	s.Ours, s.HPA = s.Ours*f+dt*w.Price(w.Current), s.HPA*f+dt*w.Price(w.HPA)
 }
 

@@ -29,8 +29,9 @@ func TestRestartLosesNothing(t *testing.T) {
 	if a, b := p.state.Forecast.At(at), q.state.Forecast.At(at); a != b && a.Mid/b.Mid > 1.02 {
 		t.Errorf("forecast: %v before, %v after", a, b)
 	}
-	if a, b := p.lead(0), q.lead(0); a != b {
-		t.Errorf("lead: %v before, %v after", a, b)
+	a, b1 := p.leads()
+	if c, d := q.leads(); a != c || b1 != d {
+		t.Errorf("leads: %v, %v before, %v, %v after", a, b1, c, d)
 	}
 	c, err := q.Save()
 	if err != nil || len(c) == 0 {

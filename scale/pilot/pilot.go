@@ -42,9 +42,9 @@ type Options struct {
 
 // Knobs are what the learner may turn, within the guard rails.
 type Knobs struct {
-	Aim  float64 // share of the error budget that a quiet service should use; 0: 0.1
+	Aim  float64 // share of the error budget that a quiet service should use; 0: 0.2
 	Lead float64 // on the learned start delays; 0: 1
-	Hold float64 // on the time for which capacity is kept before it is given back; 0: 1
+	Hold float64 // on the time for which capacity is kept before it is given back; 0: 6
 	Room float64 // on the load; 0: 1
 }
 
@@ -54,9 +54,9 @@ func (k Knobs) defaults() Knobs {
 			*x = v
 		}
 	}
-	def(&k.Aim, 0.1)
+	def(&k.Aim, 0.2)
 	def(&k.Lead, 1)
-	def(&k.Hold, 1)
+	def(&k.Hold, 6)
 	def(&k.Room, 1)
 	return k
 }
@@ -86,6 +86,8 @@ type State struct {
 	Want     int
 	Why      string
 	HPA      int
+	HPABad   float64 // share of requests that would go bad with HPA, by the model, of late
+	Tilt     float64 // on the logarithm of what a bad request is worth: below 0 while too much is paid
 }
 
 // New makes a pilot that knows nothing yet.
@@ -146,12 +148,17 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 			v.Pods = min(v.Pods, p.terms.Max)
 		}
 	} else {
-		v = s.Guard.Judge(w, p.terms, p.opts.Rules)
+		rules := p.opts.Rules
+		if rules.Cost == 0 {
+			rules.Cost = p.ceiling() + 0.05
+		}
+		v = s.Guard.Judge(w, p.terms, rules)
 	}
 	s.Want, s.Decided, s.Why = v.Pods, in.Now, pl.why
 	if v.Rail != "" {
 		s.Why = v.Rail
 	}
+	p.tilt(in, pl)
 	p.evidence(in, pl, v.Pods)
 	p.explain(in, pl, v)
 	return scale.Decision{Replicas: v.Pods, Spare: pl.spare, Why: s.Why}
@@ -165,7 +172,7 @@ func (p *Pilot) learn(in scale.Input) bool {
 			s.Delays.Observe(st)
 		}
 	}
-	if n := len(in.Starts); n > 0 {
+	if n := len(in.Starts); n > 0 && in.Starts[n-1].Image != "" {
 		l := in.Starts[n-1]
 		s.Key = delay.Key{Cluster: l.Cluster, Provider: l.Provider, Pool: l.Pool, Image: l.Image}
 	}
@@ -195,16 +202,18 @@ func (p *Pilot) follow(in scale.Input) {
 	s.HPA = p.shadow.Step(in).Replicas
 }
 
-func (p *Pilot) podMedian() time.Duration { return p.state.Delays.Estimate(delay.Pod, p.state.Key).P50 }
+func (p *Pilot) podMedian() time.Duration { return p.state.Delays.Pods(p.state.Key).P50 }
 
-// lead is the delay to plan with: beyond the median, since being late costs more than being early.
-func (p *Pilot) lead(k delay.Kind) time.Duration {
-	e := p.state.Delays.Estimate(k, p.state.Key)
-	l := time.Duration(float64(e.P50+(e.P95-e.P50)*6/10) * p.opts.Knobs.Lead)
-	if k == delay.Pod {
-		return min(l, 10*time.Minute) // a horizon that grows with the delays it causes would run away
+// leads are the delays to plan with, of pods for which there is room and of those that need a node. They are beyond
+// the median, since being late costs more than being early, and bounded: a horizon that grew with the delays which it
+// causes would run away.
+func (p *Pilot) leads() (pod, node time.Duration) {
+	late := func(e delay.Estimate) time.Duration {
+		return time.Duration(float64(e.P50+(e.P95-e.P50)*6/10) * p.opts.Knobs.Lead)
 	}
-	return min(l, 15*time.Minute)
+	pod = min(late(p.state.Delays.Pods(p.state.Key)), 10*time.Minute)
+	node = min(late(p.state.Delays.Nodes(p.state.Key)), 15*time.Minute)
+	return pod, max(pod, node)
 }
 
 // price is what pods cost an hour, with the nodes they fill.
@@ -214,6 +223,28 @@ func (p *Pilot) price(pods int) float64 {
 		c += float64((pods+p.terms.PodsPerNode-1)/p.terms.PodsPerNode) * p.terms.NodeHour
 	}
 	return c
+}
+
+// tilt lowers what a bad request is worth, slowly, while more is paid than the ceiling: where the SLO cannot be kept for
+// any sensible money, the policy is to be better than HPA for about the same money.
+func (p *Pilot) tilt(in scale.Input, pl plan) {
+	s := &p.state
+	dt := math.Min(in.Now.Sub(s.Noted).Hours(), 0.1)
+	if s.Guard.HPA <= 0 || dt <= 0 || p.opts.NoGuard {
+		return
+	}
+	if pl.load > 0 {
+		f := 1 - math.Exp2(-dt/6)
+		s.HPABad += f * (s.Capacity.Table().Row(max(s.HPA, 1)).Bad(pl.load) - s.HPABad)
+	}
+	over := s.Guard.Ours/s.Guard.HPA - p.ceiling()
+	s.Tilt = math.Max(-4, math.Min(0, s.Tilt-dt*math.Max(-0.5, math.Min(2, 20*over))))
+}
+
+// ceiling is what may be paid, compared with HPA: less than it while HPA keeps the SLO, a little more when it does not.
+func (p *Pilot) ceiling() float64 {
+	burn := p.state.HPABad / (1 - p.terms.Good)
+	return 0.97 + 0.13*math.Max(0, math.Min(1, (burn-0.5)/1.5))
 }
 
 // evidence notes what the policy's count and HPA's would cost and let go bad at the load of this moment.
@@ -232,7 +263,7 @@ func (p *Pilot) evidence(in scale.Input, pl plan, ours int) {
 // by itself; why says what keeps it from more, or what moved it.
 func (p *Pilot) Mode(now time.Time, most guard.Mode, days int) (mode guard.Mode, why string) {
 	g := &p.state.Guard
-	lead := p.lead(delay.Pod)
+	lead, _ := p.leads()
 	share, _ := p.state.Forecast.Coverage(lead)
 	mode, why = g.Promotion(now, most, p.terms.Good, share, days)
 	g.Promote(now, mode)

@@ -8,7 +8,6 @@ import (
 	"seaway.dev/seaway/scale"
 	"seaway.dev/seaway/scale/capacity"
 	"seaway.dev/seaway/scale/decide"
-	"seaway.dev/seaway/scale/delay"
 	"seaway.dev/seaway/scale/forecast"
 	"seaway.dev/seaway/scale/record"
 
@@ -30,8 +29,8 @@ type plan struct {
 // plan looks ahead and decides.
 func (p *Pilot) plan(in scale.Input) plan {
 	s := &p.state
-	pl := plan{podLead: p.lead(delay.Pod), nodeLead: p.lead(delay.Node), want: in.Replicas, need: 1}
-	pl.nodeLead = max(pl.nodeLead, pl.podLead)
+	pl := plan{want: in.Replicas, need: 1}
+	pl.podLead, pl.nodeLead = p.leads()
 	work := s.Capacity.Demand() * p.opts.Knobs.Room
 	if work <= 0 || s.Forecast.Samples == 0 {
 		pl.want, pl.why = s.HPA, "nothing is known yet: as HPA does"
@@ -94,7 +93,7 @@ func (p *Pilot) bounds(in scale.Input, fans []forecast.Point, work float64) (low
 	for _, f := range fans {
 		least, most = math.Min(least, f.Fan[0]), math.Max(most, f.Fan[len(f.Fan)-1])
 	}
-	cores, _ := p.state.Capacity.Mean(in.Replicas)
+	cores := p.state.Capacity.Pod()
 	lo := int(0.9 * least * work / cores)
 	hi := int(1.8*most*work/cores) + 4
 	if p.terms.PodsPerNode > 0 {
@@ -119,10 +118,10 @@ func (p *Pilot) solve(in scale.Input, pl plan, times [steps]time.Duration, fans 
 	if p.terms.PodsPerNode > 0 {
 		price += p.terms.NodeHour / float64(p.terms.PodsPerNode)
 	}
-	cores, _ := p.state.Capacity.Mean(in.Replicas)
+	cores := p.state.Capacity.Pod()
 	// The price of a bad request is set so that a service at rest, in whose law of queues beta n^gamma u is about 20,
 	// comes out at its aim: price of a pod = price of bad × rate × slope of bad.
-	perBad := price / (cores / work) / (20 * p.aim()) // per hour and request per second
+	perBad := price / (cores / work) / (20 * p.aim()) * math.Exp(p.state.Tilt) // per hour and request per second
 	table := p.state.Capacity.Table()
 	if cap(p.row) < n {
 		p.row = append(p.row[:cap(p.row)], make([]capacity.Row, n-cap(p.row))...)
@@ -225,7 +224,7 @@ func (p *Pilot) explain(in scale.Input, pl plan, v guard.Verdict) {
 		At: in.Now, From: in.Replicas, To: v.Pods, Wanted: pl.want, HPA: s.HPA, Why: pl.why, Rail: v.Rail, Mode: string(s.Guard.Mode),
 		Rate: s.Newest.Rate, WorkMillis: 1000 * s.Capacity.Demand(), Ready: in.Ready, Nodes: in.Nodes,
 		Horizon: pl.podLead.Seconds(), Expect: pl.at.Mid, Low: pl.at.Fan[0], High: pl.at.Fan[5],
-		PodLead: pl.podLead.Seconds(), NodeLead: pl.nodeLead.Seconds(), Starts: s.Delays.Estimate(delay.Pod, s.Key).Starts,
+		PodLead: pl.podLead.Seconds(), NodeLead: pl.nodeLead.Seconds(), Starts: s.Delays.Pods(s.Key).Starts,
 		CostWith: p.price(v.Pods), CostHPA: p.price(s.HPA),
 	}
 	if !s.Newest.At.IsZero() {
