@@ -114,6 +114,9 @@ func New(t scale.Terms, o Options) *Pilot {
 		Forecast: forecast.New(forecast.Options{NoSeasons: o.NoSeasons || o.NoForecast, NoTrend: o.NoForecast}),
 	}}
 	p.state.Guard.Mode = o.Mode
+	if !o.NoGuard {
+		p.state.Tilt = -1 // what is not known yet is not paid for
+	}
 	if o.Delays != nil {
 		p.state.Delays = o.Delays
 	}
@@ -135,7 +138,7 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 		return scale.Decision{Replicas: s.Want, Why: s.Why}
 	}
 	pl := p.plan(in)
-	w := guard.Wish{Now: in.Now, Want: pl.want, HPA: s.HPA, Current: in.Replicas, Need: pl.need, Rollout: in.Rollout, Price: p.price}
+	w := guard.Wish{Now: in.Now, Want: pl.want, HPA: s.HPA, Current: in.Replicas, Need: max(pl.need, pl.ahead), Rollout: in.Rollout, Price: p.price}
 	w.Coverage = math.NaN()
 	if share, judged := s.Forecast.Coverage(pl.podLead); judged > 60 {
 		w.Coverage = share
@@ -150,9 +153,17 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 	} else {
 		rules := p.opts.Rules
 		if rules.Cost == 0 {
-			rules.Cost = p.ceiling() + 0.05
+			rules.Cost = p.ceiling() + 0.15
 		}
 		v = s.Guard.Judge(w, p.terms, rules)
+	}
+	if v.Pods < in.Replicas && p.opts.Rules.Pin == 0 {
+		if held := min(s.Keep.Hold(in.Now.Unix(), v.Pods, p.hold(&pl)), in.Replicas); held > v.Pods {
+			v = guard.Verdict{Pods: held}
+			pl.why = "kept: starting anew would cost as much as keeping"
+		}
+	} else {
+		s.Keep.Hold(in.Now.Unix(), v.Pods, p.hold(&pl))
 	}
 	s.Want, s.Decided, s.Why = v.Pods, in.Now, pl.why
 	if v.Rail != "" {

@@ -19,6 +19,7 @@ const steps = 20
 // plan is what the policy wants, and what led there.
 type plan struct {
 	want, need, spare int
+	ahead             int // pods that the load needs by which one ordered now is ready
 	why               string
 	podLead, nodeLead time.Duration
 	load              float64 // cores, now
@@ -60,6 +61,7 @@ func (p *Pilot) plan(in scale.Input) plan {
 	path, first := p.solve(in, pl, times, fans, work)
 	pl.at = s.Forecast.At(in.Now.Add(pl.podLead))
 	pl.atLoad = pl.at.Mid * work
+	pl.ahead = max(pl.need, s.Capacity.Need(pl.at.Fan[4]*work, p.aim()*3, most))
 	p.order(in, &pl, path, times, first)
 	return pl
 }
@@ -196,12 +198,6 @@ func (p *Pilot) order(in scale.Input, pl *plan, path []int, times [steps]time.Du
 	}
 	if n := path[first[1]]; p.terms.PodsPerNode > 0 && n > room && n > want {
 		want, why = n, fmt.Sprintf("a new node takes %s: for the load expected then", pl.nodeLead.Round(time.Second))
-	}
-	window := p.hold(pl)
-	if held := p.state.Keep.Hold(in.Now.Unix(), want, window); held > want && in.Replicas > want {
-		if want = min(held, in.Replicas); want == in.Replicas {
-			why = "kept: starting anew would cost as much as keeping"
-		}
 	}
 	if want == in.Replicas && why == "giving back what is not needed" {
 		why = "enough for what is expected"
