@@ -56,6 +56,7 @@ func (o options) adverse(ctx context.Context) ([]bar, error) {
 		}
 		out = append(out, bar{"E", c.what, "cost ×1.05, bad no more", fmt.Sprintf("cost ×%.2f, bad %.4f %% to %.4f %%, at most %d pods", s.Cost.Ratio, 100*s.BadShare.Mean, 100*h.BadShare.Mean, most),
 			s.Cost.Ratio <= 1.05 && s.BadShare.Mean <= h.BadShare.Mean+few/10})
+		fmt.Printf("%s: %s\n", c.what, out[len(out)-1].Got)
 	}
 	return out, nil
 }
