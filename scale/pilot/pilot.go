@@ -87,6 +87,7 @@ type State struct {
 	Why      string
 	HPA      int
 	HPABad   float64 // share of requests that would go bad with HPA, by the model, of late
+	OurBad   float64 // the same with the pods that are ready
 	Tilt     float64 // on the logarithm of what a bad request is worth: below 0 while too much is paid
 }
 
@@ -246,7 +247,9 @@ func (p *Pilot) tilt(in scale.Input, pl plan) {
 	}
 	if pl.load > 0 {
 		f := 1 - math.Exp2(-dt/6)
-		s.HPABad += f * (s.Capacity.Table().Row(max(s.HPA, 1)).Bad(pl.load) - s.HPABad)
+		t := s.Capacity.Table()
+		s.HPABad += f * (t.Row(max(s.HPA, 1)).Bad(pl.load) - s.HPABad)
+		s.OurBad += f * (t.Row(max(in.Ready, 1)).Bad(pl.load) - s.OurBad)
 	}
 	over := s.Guard.Ours/s.Guard.HPA - p.ceiling()
 	s.Tilt = math.Max(-4, math.Min(0, s.Tilt-dt*math.Max(-0.5, math.Min(2, 20*over))))
@@ -255,7 +258,11 @@ func (p *Pilot) tilt(in scale.Input, pl plan) {
 // ceiling is what may be paid, compared with HPA: less than it while HPA keeps the SLO, a little more when it does not.
 func (p *Pilot) ceiling() float64 {
 	burn := p.state.HPABad / (1 - p.terms.Good)
-	return 0.97 + 0.13*math.Max(0, math.Min(1, (burn-0.5)/1.5))
+	c := 0.97 + 0.13*math.Max(0, math.Min(1, (burn-0.5)/1.5))
+	if p.state.OurBad > math.Max(p.state.HPABad, p.aim()) {
+		c = math.Max(c, 1.02) // nothing is saved at the users' cost
+	}
+	return c
 }
 
 // evidence notes what the policy's count and HPA's would cost and let go bad at the load of this moment.
