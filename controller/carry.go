@@ -239,7 +239,7 @@ func (c *carry) read(cluster, from string) {
 		return
 	}
 	c.l.meters.bulletins.WithLabelValues("taken").Add(float64(len(letters)))
-	c.put(now, c.wayOf(cluster, from))
+	c.put(now, "carriers")
 }
 
 // unfold reads letters, each on the one before, on what is known.
@@ -271,22 +271,6 @@ func unfold(have *fleet.Bulletin, letters []*bulletin.Letter) (*fleet.Bulletin, 
 		}
 	}
 	return now, nil
-}
-
-// wayOf tells how news of a cluster came: straight, if the carrier that brought it exchanges bulletins with that
-// cluster.
-func (c *carry) wayOf(cluster, from string) string {
-	_, node, _ := strings.Cut(from, "/")
-	rep := c.l.streams.reported(node)
-	if rep == nil {
-		return "carried"
-	}
-	for _, st := range rep.Carrying {
-		if peer, _, _ := strings.Cut(st.Peer, "/"); peer == cluster && st.Up {
-			return "direct"
-		}
-	}
-	return "carried"
 }
 
 // members fills in how the other clusters are heard, from what the carriers report.

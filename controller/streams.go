@@ -134,16 +134,6 @@ func (s *streams) report(rep *fleet.Report) {
 	s.l.status.touch()
 }
 
-// reported returns a node's newest report, nil if there is none.
-func (s *streams) reported(node string) *fleet.Report {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := s.nodes[node]; n != nil {
-		return n.report
-	}
-	return nil
-}
-
 // snapshot returns what is known of each node's agent, for people.
 func (s *streams) snapshot() map[string]nodeStream {
 	s.mu.Lock()

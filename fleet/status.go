@@ -71,8 +71,8 @@ type MemberState struct {
 	Pods    int       `json:"pods"`
 	Exports int       `json:"exports"`
 	Refused int       `json:"refused,omitempty"` // entries of its bulletin that were not true to what it was given
-	// Way is how its bulletin came last: "direct" over the management slice, "via CLUSTER" carried by a third one, or
-	// "hub" through its mailbox there.
+	// Way is how its bulletin came last: by "carriers" over the management slice, its own ones or a third cluster's if
+	// Direct is 0, or by the "hub" through its mailbox there.
 	Way string `json:"way,omitempty"`
 	// Direct counts the nodes of this cluster that exchange bulletins with one of its now.
 	Direct int `json:"direct"`
