@@ -35,12 +35,12 @@ type Options struct {
 	NoSeasons  bool // no periods
 	NoDelays   bool // start delays stay what is believed of an unknown provider
 	NoGuard    bool // bounds only
-	NoLearner  bool // the knobs stay as they are
+	NoLearner  bool // nothing turns the knobs yet: the same as without
 	// Delays, when not nil, is believed instead of what is seen (another provider's, to see what learning earns).
 	Delays *delay.Model
 }
 
-// Knobs are what the learner may turn, within the guard rails.
+// Knobs are what a learner may turn, within the guard rails; nothing does yet.
 type Knobs struct {
 	Aim  float64 // share of the error budget that a quiet service should use; 0: 0.2
 	Lead float64 // on the learned start delays; 0: 1
