@@ -52,13 +52,14 @@ func Default() Config {
 }
 
 const (
-	lateLoop     = 10 * time.Millisecond // a tick later than this says that this process was not given the time
-	flapMemory   = time.Minute           // a fall within so long of the last one is flapping
-	dataIsFresh  = 60 * time.Millisecond // data heard this recently speak for a way
-	quietFlow    = 30 * time.Millisecond // a busy flow that stops for so long is asked after
-	missedAfter  = 40 * time.Millisecond // an ask of the other end may come so much later than announced
-	flowIsBusy   = 20 * time.Millisecond // data this close together are a busy flow
-	maxLifeOfAsk = 2 * time.Second       // later answers are not waited for
+	lateLoop     = 10 * time.Millisecond  // a tick later than this says that this process was not given the time
+	flapMemory   = time.Minute            // a fall within so long of the last one is flapping
+	mostNoise    = 300 * time.Millisecond // that a late tick makes verdicts slower
+	dataIsFresh  = 60 * time.Millisecond  // data heard this recently speak for a way
+	quietFlow    = 30 * time.Millisecond  // a busy flow that stops for so long is asked after
+	missedAfter  = 40 * time.Millisecond  // an ask of the other end may come so much later than announced
+	flowIsBusy   = 20 * time.Millisecond  // data this close together are a busy flow
+	maxLifeOfAsk = 2 * time.Second        // later answers are not waited for
 )
 
 // Pair is what one node holds of another. Times are since any fixed start and never go back. Not for concurrent use.
@@ -77,6 +78,8 @@ type Pair struct {
 	better time.Duration // since when a gray node's way is as usual, 0 if it is not
 	sent   time.Duration // when data were last sent to the node
 	wake   time.Duration // when Tick wanted to be called
+	ticked time.Duration // when it was
+	noise  time.Duration // how late it was lately: who gets no time himself is careful with verdicts on others
 }
 
 // New returns a pair without ways. One end must be the lead, and the other not.
@@ -215,7 +218,10 @@ func (p *Pair) Sending(now time.Duration) { p.sent = now }
 
 // Tick lets time pass. It returns the ways to ask on now, and when to call it again unless something happens before.
 func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
+	p.noise -= min(p.noise, p.noise/8*min(now-p.ticked, 10*time.Second)/time.Second)
+	p.ticked = now
 	if late := now - p.wake; p.wake > 0 && late > lateLoop {
+		p.noise = max(p.noise, min(late, mostNoise))
 		for _, w := range p.ways {
 			w.excuse(late)
 		}
@@ -270,7 +276,7 @@ func (p *Pair) judge(i int, now time.Duration) {
 			}
 		}
 	case Doubt:
-		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.cfg.DeadAfter
+		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.cfg.DeadAfter+p.noise
 		if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
 			lost, after = 2*lost, 2*after
 		}
