@@ -162,11 +162,13 @@ func (e *echo) worst(t *testing.T) time.Duration {
 	return time.Duration(e.gap.Swap(0))
 }
 
-func (e *echo) below(t *testing.T, limit time.Duration, what string) {
+// below checks the longest wait. Machines without time for their processes have gaps of their own; a stream past the
+// tunnels, by one process instead of four, says how much that is.
+func (e *echo) below(t *testing.T, past *echo, limit time.Duration, what string) {
 	t.Helper()
-	gap := e.worst(t)
-	t.Logf("%s: longest gap of the stream %v", what, gap.Round(time.Millisecond))
-	if gap > limit {
+	gap, noise := e.worst(t), past.worst(t)-10*time.Millisecond
+	t.Logf("%s: longest gap of the stream %v; noise %v", what, gap.Round(time.Millisecond), noise.Round(time.Millisecond))
+	if gap > limit+4*max(0, noise) {
 		t.Errorf("%s: longest gap of the stream %v, want %v at most", what, gap, limit)
 	}
 }
@@ -177,15 +179,16 @@ func TestPathsFailOver(t *testing.T) {
 	q := newQuad(t, true)
 	const limit = 300 * time.Millisecond
 	e := startEcho(t, q.a.slices["pay"], q.b.slices["pay"], "10.77.2.1")
+	past := startEcho(t, q.a.host, q.w.host, q.w.addr.String())
 	settle(t, time.Second)
-	e.below(t, limit, "before")
+	e.below(t, past, limit, "before")
 
 	q.cut(q.a, q.b)
 	q.cut(q.b, q.a)
 	took, r := q.until(t, 2*time.Second, q.a, q.b.id, fleet.ReachUp, "relay ")
 	t.Logf("cut: by %s after %v", r.Path, took)
 	settle(t, time.Second)
-	e.below(t, limit, "direct path cut")
+	e.below(t, past, limit, "direct path cut")
 
 	relay := map[string]*node{q.g.id: q.g, q.w.id: q.w}[strings.Fields(r.Path)[1]]
 	other := map[*node]*node{q.g: q.w, q.w: q.g}[relay]
@@ -195,30 +198,30 @@ func TestPathsFailOver(t *testing.T) {
 	took, _ = q.until(t, 2*time.Second, q.a, q.b.id, fleet.ReachUp, "relay "+other.id)
 	t.Logf("paused: after %v", took)
 	settle(t, time.Second)
-	e.below(t, limit, "gateway paused")
+	e.below(t, past, limit, "gateway paused")
 	_ = relay.cmd.Process.Signal(syscall.SIGCONT)
 	q.until(t, 5*time.Second, q.a, relay.id, fleet.ReachUp, "direct ")
 	settle(t, 8*time.Second) // the better gateway may be taken again
-	e.below(t, limit, "gateway back")
+	e.below(t, past, limit, "gateway back")
 	_, r = q.until(t, 5*time.Second, q.a, q.b.id, fleet.ReachUp, "relay ")
 	relay = map[string]*node{q.g.id: q.g, q.w.id: q.w}[strings.Fields(r.Path)[1]]
 	other = map[*node]*node{q.g: q.w, q.w: q.g}[relay]
 	relay.kill()
 	q.until(t, 2*time.Second, q.a, q.b.id, fleet.ReachUp, "relay "+other.id)
 	settle(t, time.Second)
-	e.below(t, limit, "gateway killed")
+	e.below(t, past, limit, "gateway killed")
 
 	q.heal(q.a, q.b)
 	q.heal(q.b, q.a)
 	took, _ = q.until(t, 20*time.Second, q.a, q.b.id, fleet.ReachUp, "direct ")
 	t.Logf("direct again after %v", took)
 	settle(t, time.Second)
-	e.below(t, 150*time.Millisecond, "back to the direct path")
+	e.below(t, past, 150*time.Millisecond, "back to the direct path")
 
 	q.cut(q.b, q.a) // one way only
 	q.until(t, 2*time.Second, q.a, q.b.id, fleet.ReachUp, "relay ")
 	settle(t, time.Second)
-	e.below(t, limit, "one-way cut")
+	e.below(t, past, limit, "one-way cut")
 	q.heal(q.b, q.a)
 
 	e.stop()
