@@ -20,13 +20,18 @@ var ErrInvalid = errors.New("invalid")
 
 var sliceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
-// decode reads a plan.Tunnel strictly and checks all of it.
+// decode reads a plan.Tunnel and checks all of it. Fields that it does not know are passed over: the process outlives
+// upgrades of the agent, whose plan must go on to be applied by an older tunnel. What a new field asks for must
+// therefore be something that an older tunnel may leave out.
 func decode(data []byte) (plan.Tunnel, error) {
 	var t plan.Tunnel
+	var said struct{ Port *uint16 } // always written: a value without it is something else, not an empty plan
 	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
 	if err := d.Decode(&t); err != nil {
 		return t, fmt.Errorf("%w: tunnel: %w", ErrInvalid, err)
+	}
+	if err := json.Unmarshal(data[:d.InputOffset()], &said); err != nil || said.Port == nil {
+		return t, fmt.Errorf("%w: tunnel: the port is missing: give \"port\", 0 for a free one", ErrInvalid)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return t, fmt.Errorf("%w: tunnel: more data after the value", ErrInvalid)
