@@ -110,6 +110,10 @@ func (p *Player) clients(ctx context.Context) error {
 		{"c3", "plainclient", true, []target{{"plain3.stream", "stream", wan("c1")}}},
 	}
 	for _, j := range jobs {
+		// A client of an earlier load asks other addresses, and a pod cannot be told others.
+		if _, err := p.Stage.Kubectl(ctx, j.cluster, "delete", "pod", j.name, "-n", Namespace, "--ignore-not-found", "--wait"); err != nil {
+			return err
+		}
 		if _, err := p.Stage.Apply(ctx, j.cluster, p.client(j.cluster, j.name, j.host, j.targets)); err != nil {
 			return err
 		}
