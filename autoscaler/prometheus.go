@@ -91,7 +91,7 @@ func (p *source) api(url string) (promv1.API, error) {
 	}
 	c, err := api.NewClient(api.Config{Address: url})
 	if err != nil {
-		return nil, fmt.Errorf("Prometheus at %s: %w", url, err)
+		return nil, fmt.Errorf("address of Prometheus %q: %w", url, err)
 	}
 	p.apis[url] = promv1.NewAPI(c)
 	return p.apis[url], nil

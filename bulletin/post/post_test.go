@@ -21,13 +21,11 @@ import (
 
 // fleetOf is some clusters with a carrier each, and links between them that carry bytes as long as they are not cut.
 type fleetOf struct {
-	t      *testing.T
-	keys   map[string]ed25519.PrivateKey
-	office map[string]*Office
-	store  map[string]*bulletin.Store
-	last   map[string]*fleet.Bulletin
-	// letters counts those that arrived, by receiver.
-	mu      sync.Mutex
+	t       *testing.T
+	keys    map[string]ed25519.PrivateKey
+	office  map[string]*Office
+	store   map[string]*bulletin.Store
+	last    map[string]*fleet.Bulletin
 	cuts    map[[2]string]context.CancelFunc
 	carried atomic.Int64
 	wg      sync.WaitGroup

@@ -27,9 +27,8 @@ type Round struct {
 
 // fault is something that happens to the machine or the cluster of a member.
 type fault struct {
-	name       string
-	do, undo   func(cluster string) []string // words for the lab
-	everything bool                          // the clients of that cluster suffer too
+	name     string
+	do, undo func(cluster string) []string // words for the lab
 }
 
 var faults = []fault{
