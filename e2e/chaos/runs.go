@@ -25,16 +25,16 @@ type Run struct {
 	Took  time.Duration `json:"took"`
 }
 
-// floor is the longest gap of the controls in the same run: packets that cross the same WAN from the same machines, and
-// no slice. Where the fault does not touch them, it is what the machine itself adds to every figure.
+// floor is the smallest of the controls' longest gaps in the same run: packets that cross the same WAN from the same
+// machines, and no slice. The control that the fault touches least tells what the machine itself adds to every figure.
 func (r Run) floor() time.Duration {
-	var d time.Duration
+	d := time.Duration(-1)
 	for f, s := range r.Flows {
-		if strings.HasPrefix(f, "plain") {
-			d = max(d, s.Gap)
+		if strings.HasPrefix(f, "plain") && (d < 0 || s.Gap < d) {
+			d = s.Gap
 		}
 	}
-	return d
+	return max(0, d)
 }
 
 func timeOf(s sight.Sight, measure string) *time.Duration {
