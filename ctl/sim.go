@@ -54,7 +54,7 @@ A trace is CSV, gzipped or not, with a header; the first column is the time in s
 With a column "requests" rows are bins of any width with their counts; with "rps" or "rate_rps"
 they are bins with rates; with neither, each row is one arrival.
 
-Policies: seaway, seaway-no-forecast, seaway-no-delays, seaway-no-guard, seaway-no-learner,
+Policies: seaway, seaway-no-forecast, seaway-no-delays, seaway-no-guard, seaway-no-seasons,
 ` + sim.Known + `,
 hpa-best (the best of many HPAs for this load, in hindsight), b0 and b1 (clairvoyant bounds:
 pods that come at once, and with the provider's real delays).

@@ -13,7 +13,7 @@ import (
 )
 
 // ablations are seaway with parts taken away.
-var ablations = []string{"seaway-no-forecast", "seaway-no-learner", "seaway-no-delays"}
+var ablations = []string{"seaway-no-forecast", "seaway-no-seasons", "seaway-no-delays"}
 
 // duel is seaway and its opponents on one load with one provider.
 type duel struct {

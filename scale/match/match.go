@@ -106,7 +106,6 @@ func Named(name string) (sim.Maker, error) {
 		"seaway-no-seasons":  {NoSeasons: true},
 		"seaway-no-delays":   {NoDelays: true},
 		"seaway-no-guard":    {NoGuard: true},
-		"seaway-no-learner":  {NoLearner: true},
 	}[name]
 	if !ok {
 		return sim.Named(name)

@@ -35,7 +35,6 @@ type Options struct {
 	NoSeasons  bool // no periods
 	NoDelays   bool // start delays stay what is believed of an unknown provider
 	NoGuard    bool // bounds only
-	NoLearner  bool // nothing turns the knobs yet: the same as without
 	// Delays, when not nil, is believed instead of what is seen (another provider's, to see what learning earns).
 	Delays *delay.Model
 }
