@@ -71,15 +71,15 @@ RUNS ?=
 chaos: build ## Faults under load, each RUNS times (50); STORY=fault for one, OUT=FILE for JSON
 	@./.ci/prepare
 	$(LAB) status >/dev/null 2>&1 || $(LAB) up --config e2e/chaos/lab.yaml
-	SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=chaos TIMEOUT=24h
+	SEAWAY_SLACK=1 SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=chaos TIMEOUT=24h
 
 postgres: ## PostgreSQL over three clusters loses nothing; RUNS=20 rounds, OUT=FILE for JSON
 	@./.ci/prepare
-	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),20) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=postgres TIMEOUT=6h
+	SEAWAY_SLACK=1 SEAWAY_ONCE=1 RUNS=$(or $(RUNS),20) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=postgres TIMEOUT=6h
 
 etcd: ## etcd over three clusters stays linearizable; RUNS=18 rounds, OUT=FILE for JSON
 	@./.ci/prepare
-	SEAWAY_ONCE=1 RUNS=$(or $(RUNS),18) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=etcd TIMEOUT=6h
+	SEAWAY_SLACK=1 SEAWAY_ONCE=1 RUNS=$(or $(RUNS),18) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=etcd TIMEOUT=6h
 
 demo: ## From nothing to an application across three real clusters
 	@./.ci/prepare

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -24,6 +25,7 @@ import (
 //	SEAWAY_BIN           the product's program instead of one built from this tree
 //	SEAWAY_LAB_BIN       the lab's
 //	SEAWAY_IMAGE         the image to install, which is in the nodes already
+//	SEAWAY_SLACK         how many times its bar a time may be before a story fails for it (4); 1 judges the bars themselves
 //	OUT                  write the results as JSON to this file
 //	RUNS, FAULTS         $RUNS (1) and $FAULTS (a few short ones) in stories that play many rounds
 func TestStory(t *testing.T) {
@@ -55,6 +57,9 @@ func TestStory(t *testing.T) {
 	e := &story.Engine{
 		Stage: s, Out: os.Stdout, Poll: 300 * time.Millisecond, Limit: 6 * time.Minute, Keep: keep,
 		Artefacts: filepath.Join(cache, "seaway", "e2e", "artefacts"),
+	}
+	if e.Slack, err = strconv.ParseFloat(cmp.Or(os.Getenv("SEAWAY_SLACK"), "4"), 64); err != nil || e.Slack < 1 {
+		t.Fatalf("SEAWAY_SLACK=%s: want a number from 1 on", os.Getenv("SEAWAY_SLACK"))
 	}
 	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
 	e.Vars["ETCD_ROUNDS"] = cmp.Or(os.Getenv("RUNS"), "3") // each kind of fault once
@@ -93,6 +98,7 @@ func TestStory(t *testing.T) {
 			t.Errorf("take the lab down: %v", err)
 		}
 	}
+	t.Cleanup(func() { fmt.Print(e.Summary()) })
 	if out := os.Getenv("OUT"); out != "" {
 		b, err := json.MarshalIndent(e.Results, "", "  ")
 		if err == nil {

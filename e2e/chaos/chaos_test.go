@@ -120,7 +120,7 @@ func TestTheCatalogueHolds(t *testing.T) {
 			t.Errorf("%s: the name is taken, it tells nothing, or expects nothing", f.Name)
 		}
 		names[f.Name] = true
-		if _, err := f.Judge(nil); err != nil {
+		if _, err := f.Judge(nil, 1); err != nil {
 			t.Error(err)
 		}
 		for _, l := range lines(f.Given, f.Inject, f.Undo, f.After) {
@@ -180,10 +180,27 @@ func TestTheReportNamesWhatBroke(t *testing.T) {
 	r := Report{Fault: "x", Runs: []Run{{Flows: sight.Look(flow(t, "f", -10, "ok", 100, "ok"), fault, fault.Add(200*time.Millisecond))}}}
 	r.Rows = rows(r.Runs)
 	var err error
-	if r.Verdicts, err = f.Judge(r.Runs); err != nil {
+	if r.Verdicts, err = f.Judge(r.Runs, 1); err != nil {
 		t.Fatal(err)
 	}
 	if out := r.String(); r.Held() || !strings.Contains(out, "BROKEN f gap p99 <= 1ms: 110ms (noise 0s)") || !strings.Contains(out, "held   f gap p50 >= 1ms: 110ms (control)") {
 		t.Errorf("held=%v\n%s", r.Held(), out)
+	}
+}
+
+func TestSlackIsForTimesOnly(t *testing.T) {
+	runs := []Run{{Flows: map[string]sight.Sight{"f": {Gap: 900 * time.Millisecond, Resets: 1}}}}
+	f := Fault{Name: "x", Expect: []string{"f gap p99 <= 300ms", "f resets sum = 0"}, Control: []string{"f gap p50 >= 1s"}}
+	for _, tt := range []struct {
+		slack      float64
+		held, over bool
+	}{{1, false, false}, {2, false, false}, {3, true, true}} {
+		v, err := f.Judge(runs, tt.slack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v[0].Held != tt.held || v[0].Over != tt.over || v[1].Held || v[2].Held {
+			t.Errorf("slack %g: %+v", tt.slack, v)
+		}
 	}
 }

@@ -21,6 +21,7 @@ type Player struct {
 	Stage *stage.Stage
 	Do    func(ctx context.Context, words []string) (string, error) // plays a line of the stories' language
 	Tell  func(string, ...any)
+	Slack float64 // see [Fault.Judge]
 
 	logs   *logbook.Folder
 	notes  []sight.Note
@@ -74,7 +75,7 @@ func (p *Player) fault(ctx context.Context, f Fault, runs int) Report {
 	r.Rows = rows(r.Runs)
 	if len(r.Runs) > 0 {
 		var err error
-		if r.Verdicts, err = f.Judge(r.Runs); err != nil {
+		if r.Verdicts, err = f.Judge(r.Runs, max(p.Slack, 1)); err != nil {
 			r.Error = err.Error()
 		}
 	}

@@ -73,8 +73,11 @@ func (r Report) String() string {
 	}
 	for _, v := range r.Verdicts {
 		word, kind := "held  ", ""
-		if !v.Held {
+		switch {
+		case !v.Held:
 			word = "BROKEN"
+		case v.Over:
+			word = "over  "
 		}
 		if v.Control {
 			kind = " (control)"

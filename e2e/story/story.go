@@ -42,6 +42,9 @@ type Engine struct {
 	Limit     time.Duration     // for one story
 	Keep      bool              // leave what a failed story made, to look at
 	Vars      map[string]string // $NAME in stories: RUNS, FAULTS
+	// Slack is how many times what a bar says a time may take before a story fails for it; 1 judges the bars themselves.
+	// What passed a bar is told in any case: two busy cores can be slow, and slow is not broken.
+	Slack float64
 
 	Results []Result
 }
@@ -61,6 +64,7 @@ type Result struct {
 type Measure struct {
 	Label string  `json:"label"`
 	Value float64 `json:"value"`
+	Bar   float64 `json:"bar,omitempty"` // it was to be under this
 	Unit  string  `json:"unit"`
 }
 
@@ -100,6 +104,30 @@ func (e *Engine) tell(format string, args ...any) {
 	if e.Out != nil {
 		fmt.Fprintf(e.Out, format+"\n", args...)
 	}
+}
+
+// Summary is what people want to know at the end: the times that passed their bars, and each failure once more.
+func (e *Engine) Summary() string {
+	var b strings.Builder
+	for _, r := range e.Results {
+		for _, m := range r.Measures {
+			if m.Bar > 0 && m.Value >= m.Bar {
+				fmt.Fprintf(&b, "over its bar: %s: %s %g %s (%g)\n", r.Story, m.Label, m.Value, m.Unit, m.Bar)
+			}
+		}
+	}
+	for _, r := range e.Results {
+		if !r.Passed {
+			fmt.Fprintf(&b, "failed try: %s after %.0f s: %s\n", r.Story, r.Seconds, clipLines(r.Failure, 30))
+		}
+	}
+	return b.String()
+}
+
+// clipLines keeps the first n lines.
+func clipLines(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[:min(n, len(lines))], "\n  ")
 }
 
 // play is one story while it goes.

@@ -105,7 +105,9 @@ func (v *verdict) mentions(t *testing.T, texts ...string) {
 const oneCluster = `{"healthy":true,"clusters":[{"name":"hub","machines":[{"name":"hubcp","role":"control-plane","cable":true}]},
  {"name":"c1","machines":[{"name":"c1cp","role":"control-plane","cable":true},{"name":"c1n1","role":"node","cable":true}]}]}`
 
-func play1(t *testing.T, c *clusters, text string) *verdict {
+func play1(t *testing.T, c *clusters, text string) *verdict { return playWith(t, c, text, 1) }
+
+func playWith(t *testing.T, c *clusters, text string, slack float64) *verdict {
 	t.Helper()
 	c.calls = map[string]int{}
 	for k, v := range map[string]string{"lab status": oneCluster, "lab kubeconfig c1": "/k/c1", "lab kubeconfig hub": "/k/hub"} {
@@ -119,7 +121,7 @@ func play1(t *testing.T, c *clusters, text string) *verdict {
 	}
 	var told strings.Builder
 	s := stage.New(stage.Config{Lab: "lab", Seaway: "seaway", Runner: c, Out: io.Discard})
-	e := Engine{Stage: s, Artefacts: t.TempDir(), Out: &told, Poll: time.Second, Limit: 5 * time.Minute}
+	e := Engine{Stage: s, Artefacts: t.TempDir(), Out: &told, Poll: time.Second, Limit: 5 * time.Minute, Slack: slack}
 	v := &verdict{}
 	done := make(chan struct{})
 	go func() { // FailNow ends the goroutine, as with a real test
@@ -267,10 +269,21 @@ measure attach ms under 300 in c1 kubectl took
 		if c.ran("seaway join --token seaway1.abc --kubeconfig /k/c1") != 1 {
 			t.Errorf("the token was not handed on: %q", c.log)
 		}
-		if m := v.Measures; len(m) != 4 || m[0] != (Measure{"joined", 70, "ms"}) || m[1] != (Measure{"attach", 120.5, "ms"}) {
+		if m := v.Measures; len(m) != 4 || m[0] != (Measure{Label: "joined", Value: 70, Unit: "ms"}) || m[1] != (Measure{Label: "attach", Value: 120.5, Unit: "ms", Bar: 300}) {
 			t.Errorf("measures %v", m)
 		}
 	})
+}
+
+func TestABusyMachineHasSlackAndTheBarIsToldAllTheSame(t *testing.T) {
+	c := &clusters{answers: answers{"lab kubectl c1 took": says("a took 120.5 ms\n")}}
+	v := playWith(t, c, "measure attach ms under 100 in c1 kubectl took\n! measure attach ms under 30 in c1 kubectl took\n", 4)
+	if v.failed {
+		t.Fatal(v.log)
+	}
+	if m := v.Measures; len(m) != 2 || m[0].Bar != 100 || !strings.Contains(v.told, "attach: 120.5 ms (OVER its bar of 100)") {
+		t.Errorf("%v\n%s", m, v.told)
+	}
 }
 
 func TestBackgroundLinesEndWithTheirInput(t *testing.T) {

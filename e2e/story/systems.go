@@ -32,7 +32,7 @@ func (p *play) summed(label string, list []time.Duration) {
 		q string
 		d time.Duration
 	}{{"p50", s.P50}, {"p99", s.P99}, {"max", s.Max}} {
-		p.measured(Measure{label + " " + m.q, round(float64(m.d.Microseconds()) / 1000), "ms"})
+		p.measured(Measure{Label: label + " " + m.q, Value: round(float64(m.d.Microseconds()) / 1000), Unit: "ms"})
 	}
 }
 
@@ -98,7 +98,7 @@ func playEtcd(p *play, ctx context.Context, args []string) (string, error) {
 			p.summed("write-gap-fault-at-"+at, by[at])
 		}
 	}
-	p.measured(Measure{"election-timeout", float64(etcd.Election.Milliseconds()), "ms"})
+	p.measured(Measure{Label: "election-timeout", Value: float64(etcd.Election.Milliseconds()), Unit: "ms"})
 	return etcd.Table(rounds), err
 }
 
@@ -113,7 +113,7 @@ func playChaos(p *play, ctx context.Context, args []string) (string, error) {
 		return "", misused("%v", err)
 	}
 	p.dirty = true
-	player := &chaos.Player{Stage: p.stage, Do: p.do, Tell: p.engine.tell}
+	player := &chaos.Player{Stage: p.stage, Do: p.do, Tell: p.engine.tell, Slack: p.engine.Slack}
 	defer player.End()
 	if err := player.Begin(ctx); err != nil {
 		return "", err

@@ -360,7 +360,7 @@ func timed(p *play, ctx context.Context, args []string) (string, error) {
 	if err != nil {
 		return out, err
 	}
-	p.measured(Measure{label, round(float64(d.Milliseconds())), "ms"})
+	p.measured(Measure{Label: label, Value: round(float64(d.Milliseconds())), Unit: "ms"})
 	if most > 0 && d > most {
 		return out, fmt.Errorf("%s took %s, and was to take at most %s", label, d.Round(time.Millisecond), most)
 	}
@@ -369,7 +369,11 @@ func timed(p *play, ctx context.Context, args []string) (string, error) {
 
 func (p *play) measured(m Measure) {
 	p.measures = append(p.measures, m)
-	p.engine.tell("  measured %s: %g %s", m.Label, m.Value, m.Unit)
+	over := ""
+	if m.Bar > 0 && m.Value >= m.Bar {
+		over = fmt.Sprintf(" (OVER its bar of %g)", m.Bar)
+	}
+	p.engine.tell("  measured %s: %g %s%s", m.Label, m.Value, m.Unit, over)
 }
 
 var number = regexp.MustCompile(`(?m)(?:^|[\s=])(-?[0-9]+(?:\.[0-9]+)?)(?:$|\s)`)
@@ -378,10 +382,10 @@ func measure(p *play, ctx context.Context, args []string) (string, error) {
 	if len(args) < 3 {
 		return "", misused("want a label, a unit and a line")
 	}
-	m, line, most := Measure{Label: args[0], Unit: args[1]}, args[2:], 0.0
+	m, line := Measure{Label: args[0], Unit: args[1]}, args[2:]
 	if line[0] == "under" && len(line) > 2 {
 		var err error
-		if most, err = strconv.ParseFloat(line[1], 64); err != nil {
+		if m.Bar, err = strconv.ParseFloat(line[1], 64); err != nil {
 			return "", misused("under %s: want a number", line[1])
 		}
 		line = line[2:]
@@ -399,7 +403,7 @@ func measure(p *play, ctx context.Context, args []string) (string, error) {
 		m.Value = max(m.Value, v)
 	}
 	p.measured(m)
-	if most > 0 && m.Value >= most {
+	if most := m.Bar * max(p.engine.Slack, 1); most > 0 && m.Value >= most {
 		return out, fmt.Errorf("%s is %g %s, and was to be under %g:\n%s", m.Label, m.Value, m.Unit, most, strings.TrimSpace(out))
 	}
 	return out, nil
