@@ -252,6 +252,50 @@ func TestWithoutProbes(t *testing.T) {
 	}
 }
 
+// TestProbesDropped: a network that drops probes and passes WireGuard kills nobody: what is held of the other is unknown,
+// and data pass.
+func TestProbesDropped(t *testing.T) {
+	q := newQuad(t, true)
+	e := startEcho(t, q.a.slices["pay"], q.b.slices["pay"], "10.77.2.1")
+	settle(t, time.Second)
+	e.worst(t)
+	down := make(chan fleet.Reach, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for rev := uint64(0); ctx.Err() == nil; {
+			reply, err := q.a.client.Reach(ctx, rev)
+			if err != nil {
+				return
+			}
+			rev = reply.Rev
+			for _, r := range reply.Reach {
+				if r.Node == q.b.id && r.State == fleet.ReachDown {
+					select {
+					case down <- r:
+					default:
+					}
+				}
+			}
+		}
+	}()
+	q.dropProbes()
+	_, r := q.until(t, 5*time.Second, q.a, q.b.id, fleet.ReachUnknown, "")
+	t.Log(r.Why)
+	settle(t, 2*time.Second)
+	if err := q.a.ping("pay", "10.77.2.1"); err != nil {
+		t.Error(err)
+	}
+	if gap := e.worst(t); gap > 2*time.Second {
+		t.Errorf("data after %v", gap)
+	}
+	select {
+	case r := <-down:
+		t.Errorf("was called dead: %+v", r)
+	default:
+	}
+}
+
 // TestProbesCost: what probing one pair by three ways takes of a core, in the process that leads and in the other.
 func TestProbesCost(t *testing.T) {
 	q := newQuad(t, true)

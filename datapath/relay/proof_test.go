@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"seaway.dev/seaway/fleet"
@@ -41,7 +42,11 @@ func states(t *testing.T, h *host, node string) (stop func() []fleet.ReachState)
 			}
 		}
 	}()
-	return func() []fleet.ReachState { close(end); return <-done }
+	return func() []fleet.ReachState {
+		synctest.Wait() // for what is being published
+		close(end)
+		return <-done
+	}
 }
 
 // TestProbesBlocked: a network begins to drop probes and passes WireGuard. Nobody is called dead, quiet or talking; what
