@@ -21,6 +21,10 @@ import (
 // Parent of all machines' cgroups.
 const Parent = "seaway-lab"
 
+// shares is the lab's weight against each other process of the host (1024): a dozen machines are worth a dozen programs.
+// Without it they would share the weight of one, and stand still while something is compiled beside them.
+const shares = "16384"
+
 const mountRoot = "/sys/fs/cgroup"
 
 // Path of a machine's cgroup, relative to each hierarchy (what the kubelet calls cgroupRoot).
@@ -77,6 +81,9 @@ func Enter(machine string) error {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644); err != nil {
 			return fmt.Errorf("enter cgroup %s: %w", dir, err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(mountRoot, "cpu", Parent, "cpu.shares"), []byte(shares), 0o644); err != nil {
+		return fmt.Errorf("weigh the lab against the host's other programs: %w", err)
 	}
 	return nil
 }
