@@ -173,16 +173,23 @@ func (c *Cluster) working(ctx context.Context) error {
 	})
 }
 
-// leader is the cluster whose member leads.
-func (c *Cluster) leader(ctx context.Context) (string, error) {
-	out, err := c.stage.Kubectl(ctx, c.clusters[0], append([]string{"exec", "-n", namespace, "client", "-c", "load", "--", "/bin/client", "leader"},
-		strings.Fields(c.members(c.clusters[0]))...)...)
-	if err != nil {
-		return "", err
-	}
-	i, err := strconv.Atoi(strings.TrimSpace(out))
-	if err != nil || i >= len(c.clusters) {
-		return "", fmt.Errorf("leader: %q", out)
-	}
-	return c.clusters[i], nil
+// electing is how long members may take until one of them says that it leads: electing is normal after a fault.
+const electing = 30 * time.Second
+
+// leader waits until a member says that it leads, and returns its cluster.
+func (c *Cluster) leader(ctx context.Context) (leads string, err error) {
+	ask := append([]string{"exec", "-n", namespace, "client", "-c", "load", "--", "/bin/client", "leader"}, strings.Fields(c.members(c.clusters[0]))...)
+	err = stage.Await(ctx, electing, func() error {
+		out, err := c.stage.Kubectl(ctx, c.clusters[0], ask...)
+		if err != nil {
+			return err
+		}
+		i, err := strconv.Atoi(strings.TrimSpace(out))
+		if err != nil || i < 0 || i >= len(c.clusters) {
+			return fmt.Errorf("leader: %q", out)
+		}
+		leads = c.clusters[i]
+		return nil
+	})
+	return leads, err
 }

@@ -135,7 +135,7 @@ func (a *agent) compile() (*fleet.Intent, plan.Node, []fleet.Problem) {
 }
 
 // tellNames gives the node's DNS the newest intent's services, the nearest endpoints first and without those that
-// cannot be reached.
+// cannot be reached. Without a controller who says what is new, names that are not known may exist.
 func (a *agent) tellNames() {
 	if a.cfg.OnIntent == nil {
 		return
@@ -143,13 +143,14 @@ func (a *agent) tellNames() {
 	a.naming.Lock()
 	defer a.naming.Unlock()
 	a.mu.Lock()
-	in, nodes := a.intent, a.nodes
+	in, nodes, current := a.intent, a.nodes, a.current
 	a.mu.Unlock()
 	if in == nil {
 		return
 	}
 	view := share.View{Cluster: in.Cluster, Node: in.Node, Nodes: nodes}
 	arranged := *in
+	arranged.Unsure = in.Unsure || !current
 	arranged.Services = make([]fleet.Service, 0, len(in.Services))
 	var kept []string
 	for _, s := range in.Services {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"seaway.dev/seaway/delta"
 	"seaway.dev/seaway/fleet"
@@ -88,18 +89,29 @@ func checkIntent(in *fleet.Intent, node string) (*fleet.Intent, error) {
 	return in, nil
 }
 
-// saveIntent keeps an intent for the next start, whole or not at all.
-func saveIntent(file string, in *fleet.Intent) error {
+// saveIntent keeps an intent for the next start, whole or not at all. It returns how long it had to work for it, without
+// what it waited for the disk.
+func saveIntent(file string, in *fleet.Intent) (work time.Duration, err error) {
+	began := time.Now()
 	b, err := json.Marshal(in)
-	if err != nil {
-		return fmt.Errorf("save intent: %w", err)
+	work = time.Since(began)
+	if err == nil {
+		err = replaceFile(file, b)
 	}
+	if err != nil {
+		err = fmt.Errorf("save intent: %w", err)
+	}
+	return work, err
+}
+
+// replaceFile writes a file that only root reads, whole or not at all.
+func replaceFile(file string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("save intent: %w", err)
+		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".intent-*") // mode 0600
 	if err != nil {
-		return fmt.Errorf("save intent: %w", err)
+		return err
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(b)
@@ -112,10 +124,7 @@ func saveIntent(file string, in *fleet.Intent) error {
 	if err == nil {
 		err = os.Rename(f.Name(), file)
 	}
-	if err != nil {
-		return fmt.Errorf("save intent: %w", err)
-	}
-	return nil
+	return err
 }
 
 // loadIntent reads the intent of the last life; nil if there is none.

@@ -49,6 +49,8 @@ func (a *agent) restore() {
 func (a *agent) accept(in *fleet.Intent) {
 	a.mu.Lock()
 	old := a.intent
+	in = recall(in, old)
+	a.current = true
 	soon := time.Now().Before(a.saveAfter) && !in.Purge
 	a.unsaved = soon
 	a.mu.Unlock()
@@ -67,6 +69,7 @@ func (a *agent) accept(in *fleet.Intent) {
 }
 
 // save writes the newest intent down. A large one costs its time: saving takes a fiftieth of the agent's life at most.
+// Waiting for a slow disk costs nobody anything and is not counted.
 func (a *agent) save(in *fleet.Intent) {
 	a.saving.Lock()
 	defer a.saving.Unlock()
@@ -75,8 +78,8 @@ func (a *agent) save(in *fleet.Intent) {
 		in = a.intent
 	}
 	a.mu.Unlock()
-	began := time.Now()
-	if err := saveIntent(a.intentFile(), in); err != nil && !in.Purge {
+	work, err := saveIntent(a.intentFile(), in)
+	if err != nil && !in.Purge {
 		a.setProblems("save", time.Now(), []fleet.Problem{{
 			Reason: "StateNotSaved", Where: "node " + a.cfg.Node, Message: err.Error(),
 			Next: "make room on, or give write access to, " + a.cfg.StateDir + ": without it the node forgets its slices at a reboot",
@@ -85,7 +88,7 @@ func (a *agent) save(in *fleet.Intent) {
 		a.setProblems("save", time.Now(), nil)
 	}
 	a.mu.Lock()
-	a.saveAfter = time.Now().Add(max(savePace, 50*time.Since(began)))
+	a.saveAfter = time.Now().Add(max(savePace, 50*work))
 	a.mu.Unlock()
 }
 
@@ -98,6 +101,16 @@ func (a *agent) saveRest() {
 	if due && in != nil {
 		a.save(in)
 	}
+}
+
+// restIn says in how long there is something to save; 0: there is nothing.
+func (a *agent) restIn() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.unsaved {
+		return 0
+	}
+	return max(time.Until(a.saveAfter), time.Millisecond)
 }
 
 func (a *agent) set(in *fleet.Intent) {
@@ -160,13 +173,18 @@ func (a *agent) loop(ctx context.Context) error {
 	for {
 		a.saveRest()
 		how := datapath.Quick
-		var soon <-chan time.Time
+		var soon, rest <-chan time.Time
+		if d := a.restIn(); d > 0 {
+			rest = time.After(d)
+		}
 		if d := a.eager(time.Now()); d > 0 {
 			soon = time.After(d)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-rest:
+			continue
 		case <-soon:
 			if !a.cfg.Pods.Ready(ctx, a.missing()) {
 				continue

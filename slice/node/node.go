@@ -245,6 +245,7 @@ type agent struct {
 	nodes       map[string]share.Sight // what follows from it
 	kept        map[string]int         // how many services nobody can be reached of, by who found that
 	connected   bool                   // to the controller
+	current     bool                   // intent is what the controller, which is connected, said last
 }
 
 func newAgent(cfg Config) *agent {

@@ -54,7 +54,7 @@ func TestControllerAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		in := intent(3, "a")
-		if err := saveIntent(b.cfg.StateDir+"/intent.json", &in); err != nil {
+		if _, err := saveIntent(b.cfg.StateDir+"/intent.json", &in); err != nil {
 			t.Fatal(err)
 		}
 		if st, err := os.Stat(b.cfg.StateDir + "/intent.json"); err != nil || st.Mode().Perm() != 0o600 {

@@ -58,7 +58,7 @@ func (a *agent) stream(ctx context.Context) error {
 		if heard {
 			attempt = 0
 		}
-		a.setConnected(false)
+		a.lost()
 		p := fleet.Problem{
 			Reason: "ControllerUnreachable", Where: "node " + a.cfg.Node, Message: err.Error(),
 			Next: "what was last known stands and traffic flows; look at the controller (Deployment seaway-controller)",
@@ -78,6 +78,17 @@ func (a *agent) setConnected(is bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.connected = is
+}
+
+// lost notes that nobody says what is new.
+func (a *agent) lost() {
+	a.mu.Lock()
+	was := a.current
+	a.connected, a.current = false, false
+	a.mu.Unlock()
+	if was {
+		a.tellNames()
+	}
 }
 
 // listen holds one connection; heard tells whether an intent came over it.

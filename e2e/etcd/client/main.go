@@ -195,7 +195,7 @@ func await(ctx context.Context, members []string) error {
 
 // leader asks all members who leads; the first that knows is believed.
 func leader(ctx context.Context, members []string) error {
-	var last error
+	var failed []error
 	for i, m := range members {
 		one, cancel := context.WithTimeout(ctx, patience)
 		var st struct {
@@ -207,7 +207,7 @@ func leader(ctx context.Context, members []string) error {
 		err := ask(one, m, "maintenance/status", struct{}{}, &st)
 		cancel()
 		if err != nil {
-			last = err
+			failed = append(failed, fmt.Errorf("%s: %w", m, err))
 			continue
 		}
 		if st.Leader != "" && st.Leader == st.Header.ID {
@@ -215,5 +215,8 @@ func leader(ctx context.Context, members []string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no member says that it leads (%v)", last)
+	if len(failed) == 0 {
+		return errors.New("no member says that it leads")
+	}
+	return fmt.Errorf("no member says that it leads: %w", errors.Join(failed...))
 }
