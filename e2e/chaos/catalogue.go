@@ -85,7 +85,7 @@ var Catalogue = []Fault{
 	{Name: "pair-cut", Tells: "two clusters are cut from each other: what they say goes through the third",
 		Inject: []string{"lab wan cut c1 c3"}, Hold: 6 * time.Second, Undo: []string{"lab wan heal c1 c3"},
 		Expect:  []string{"third.stream gap p99 <= 500ms", slice + " resets sum = 0", streams + " stuck sum = 0", "far.stream excess p99 <= 500ms"},
-		Control: []string{"plain3.stream gap p50 >= 5s"}, Short: true},
+		Control: []string{"plain3.stream gap p50 >= 5s"}}, // short form: story path-failover
 	{Name: "one-way-cut", Tells: "nothing arrives from one cluster at another, only the other way: as if both were cut",
 		Inject: []string{"lab wan cut c3 c1 --one-way"}, Hold: 6 * time.Second, Undo: []string{"lab wan heal c3 c1 --one-way"},
 		Expect:  []string{"third.stream gap p99 <= 500ms", slice + " resets sum = 0", streams + " stuck sum = 0", "far.stream excess p99 <= 500ms"},
