@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"seaway.dev/seaway/bulletin"
@@ -36,6 +37,7 @@ type carry struct {
 	store  *bulletin.Store
 	office *post.Office
 	wake   chan struct{}
+	met    atomic.Bool // a carrier of this cluster has come
 
 	mu      sync.Mutex
 	signers map[string]fleet.Key // of all members
@@ -332,6 +334,7 @@ func (h *handler) bulletins(w http.ResponseWriter, r *http.Request, node string)
 		_ = conn.Close()
 		return nil
 	}
+	h.streams.l.carry.met.Store(true)
 	err = h.streams.l.carry.office.Serve(ctx, conn, post.Peer{Cluster: h.streams.l.cfg.Cluster, Node: node})
 	h.log.Info("a carrier's session ended", "node", node, "err", err)
 	return nil

@@ -58,6 +58,8 @@ type leader struct {
 
 	mu      sync.Mutex
 	exports map[string][]fleet.Export // of the other clusters
+	held    bool                      // they are still to be waited for
+	doubt   doubt
 }
 
 func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
@@ -156,9 +158,17 @@ func (l *leader) remember(ctx context.Context) error {
 		for name, rep := range m.Reports {
 			f.Reports[name] = rep
 		}
-		f.Exports, f.Services, f.Named = m.Exports, m.Services, m.Named || len(m.Services) > 0
+		f.Exports, f.Services = m.Exports, m.Services // and not Named: there may be more by now
 		return true
 	})
+	l.mu.Lock()
+	l.doubt = doubt{began: time.Now()}
+	for _, name := range slices.Sorted(maps.Keys(m.Bulletins)) {
+		if name != l.cfg.Cluster && slices.ContainsFunc(m.Members, func(o roster.Member) bool { return o.Name == name }) {
+			l.doubt.clusters = append(l.doubt.clusters, name)
+		}
+	}
+	l.mu.Unlock()
 	l.carry.setMembers(m.Members)
 	l.known.Store(true)
 	l.log.Info("remembering the fleet as last known", "slices", len(m.Slices), "clusters", len(m.Members))
@@ -199,7 +209,7 @@ func (l *leader) loop(ctx context.Context) error {
 
 // turn makes one roster and hands it out. It returns when to do so again although nothing changes.
 func (l *leader) turn(now time.Time) time.Time {
-	l.hearDiscovery()
+	held, unsure, telling := l.hearDiscovery(now)
 	f := l.board.snapshot()
 	before := l.roster.Load()
 	r := roster.Next(f, before)
@@ -207,12 +217,17 @@ func (l *leader) turn(now time.Time) time.Time {
 	r.Share(before)
 	l.roster.Store(r)
 	exhausted, demand, problems := l.ledgers.state()
-	b := r.Bulletin()
-	b.Demand = demand
-	l.mailbox.offer(b)
+	if telling || f.Leaving {
+		b := r.Bulletin()
+		b.Demand = demand
+		l.mailbox.offer(b)
+	}
 	l.streams.wakeAll()
 	l.marks.offer(r.PodStates(exhausted), f.Pods)
-	l.tellDiscovery(before, r)
+	l.tellDiscovery(before, r, held)
+	if next := now.Add(doubtPace); (unsure || !telling) && (again.IsZero() || next.Before(again)) {
+		again = next
+	}
 	l.memory.offer(f)
 	l.status.offer(f, r, problems)
 	if f.Leaving {
@@ -224,17 +239,23 @@ func (l *leader) turn(now time.Time) time.Time {
 	return again
 }
 
-// hearDiscovery puts what discovery has worked out on the board.
-func (l *leader) hearDiscovery() {
+// hearDiscovery puts what discovery has worked out on the board. It returns what doubt.at does, and whether this
+// cluster's own exports are known: telling others those that were written down would take away what came since.
+func (l *leader) hearDiscovery(now time.Time) (held, unsure, telling bool) {
+	l.mu.Lock()
+	d := l.doubt
+	l.mu.Unlock()
+	held, unsure = d.at(now, l.carry.store.Have(), l.carry.met.Load())
 	if l.discover == nil {
-		return
+		return held, unsure, true
 	}
 	exports, known := l.discover.Exports()
 	services, all := l.discover.Services()
-	l.noteDiscovery(exports, known, services, all)
+	l.noteDiscovery(exports, known, services, all, unsure)
+	return held, unsure, known || d.began.IsZero() || now.Sub(d.began) >= settleLast
 }
 
-func (l *leader) noteDiscovery(exports []fleet.Export, known bool, services []fleet.Service, all bool) {
+func (l *leader) noteDiscovery(exports []fleet.Export, known bool, services []fleet.Service, all, unsure bool) {
 	l.board.mu.Lock()
 	old := l.board.facts.Services
 	l.board.mu.Unlock()
@@ -247,14 +268,14 @@ func (l *leader) noteDiscovery(exports []fleet.Export, known bool, services []fl
 	if known && !reflect.DeepEqual(exports, l.board.facts.Exports) {
 		l.board.facts.Exports = exports
 	}
-	l.board.facts.Named = l.board.facts.Named || all
+	l.board.facts.Named = l.board.facts.Named || all && !unsure
 	if all && !reflect.DeepEqual(services, l.board.facts.Services) {
 		l.board.facts.Services = services
 	}
 }
 
-// tellDiscovery has discovery look again at what changed between two rosters.
-func (l *leader) tellDiscovery(before, now *roster.Roster) {
+// tellDiscovery has discovery look again at what changed between two rosters. held: others' exports are to be waited for.
+func (l *leader) tellDiscovery(before, now *roster.Roster, held bool) {
 	if l.discover == nil {
 		return
 	}
@@ -265,8 +286,8 @@ func (l *leader) tellDiscovery(before, now *roster.Roster) {
 	}
 	l.mu.Lock()
 	first := l.exports == nil
-	changed := first || !reflect.DeepEqual(l.exports, exports)
-	l.exports = exports
+	changed := first || l.held != held || !reflect.DeepEqual(l.exports, exports)
+	l.exports, l.held = exports, held
 	l.mu.Unlock()
 	if changed {
 		l.discover.RemoteChanged()
@@ -342,5 +363,5 @@ func (l *leader) serviceIPs(slice, namespace, name string) []netip.Addr {
 func (l *leader) remoteExports() (map[string][]fleet.Export, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.exports, l.exports != nil
+	return l.exports, l.exports != nil && !l.held
 }

@@ -19,7 +19,7 @@ func TestTheBoardIsFreeWhileALedgerIsWritten(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.noteDiscovery(nil, true, []fleet.Service{{Namespace: "shop", Name: "web", Slice: "shop"}}, true)
+		l.noteDiscovery(nil, true, []fleet.Service{{Namespace: "shop", Name: "web", Slice: "shop"}}, true, false)
 	}()
 	stacks := make([]byte, 1<<20)
 	for !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("(*ledgers).use")) {

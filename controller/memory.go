@@ -19,7 +19,7 @@ import (
 )
 
 // memoryPace is the shortest time between two writes of what is known of the fleet.
-const memoryPace = 5 * time.Second
+const memoryPace = 2 * time.Second
 
 // memoryKey is the key in the ConfigMap's binaryData.
 const memoryKey = "fleet"
@@ -48,7 +48,6 @@ type remembered struct {
 	Reports   map[string]*fleet.Report   `json:"reports,omitempty"` // of this cluster's nodes: where they are, their keys
 	Exports   []fleet.Export             `json:"exports,omitempty"`
 	Services  []fleet.Service            `json:"services,omitempty"`
-	Named     bool                       `json:"named,omitempty"`
 }
 
 func newMemory(c client.Client, namespace string, log *slog.Logger) *memory {
@@ -82,7 +81,7 @@ func (m *memory) load(ctx context.Context) (*remembered, error) {
 func (m *memory) offer(f *roster.Facts) {
 	now := &remembered{
 		Version: fleet.WireVersion, Members: f.Members, Slices: f.Slices, Bulletins: f.Bulletins,
-		Exports: f.Exports, Services: f.Services, Named: f.Named, Reports: map[string]*fleet.Report{},
+		Exports: f.Exports, Services: f.Services, Reports: map[string]*fleet.Report{},
 	}
 	for name, rep := range f.Reports {
 		now.Reports[name] = &fleet.Report{Version: rep.Version, Node: rep.Node, Addrs: rep.Addrs, Port: rep.Port, MTU: rep.MTU, Keys: rep.Keys}
@@ -150,7 +149,7 @@ func packMemory(want remembered) ([]byte, error) {
 			return data, err
 		}
 		if want.Services != nil {
-			want.Services, want.Named = nil, false
+			want.Services = nil
 		} else {
 			want.Bulletins = nil
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -140,7 +141,11 @@ func TestNodeDies(t *testing.T) {
 	ask("10.77.16.1:8080", fine)
 	// Measured each other, they can miss each other.
 	one.until(t, "a way to the other", func(r fleet.Report) bool { return !slices.ContainsFunc(r.Problems, unreachable) })
-	woken := make(chan time.Time, 2)
+	type end struct {
+		to  string
+		err error
+	}
+	woken := make(chan end, 2)
 	for _, to := range []string{"10.77.15.1:80", "10.77.16.1:8080"} {
 		c, err := podtest.Dial(one.running["a"].NS, netip.MustParseAddrPort(to))
 		if err != nil {
@@ -151,20 +156,17 @@ func TestNodeDies(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			if err := c.Wait(20 * time.Second); errors.Is(err, syscall.ECONNABORTED) {
-				woken <- time.Now()
-			}
+			woken <- end{to, c.Wait(20 * time.Second)}
 		}()
 	}
 	died := time.Now()
 	two.stopTunnel()
 	for range 2 {
-		select {
-		case at := <-woken:
-			t.Logf("a silent reader was woken after %v", at.Sub(died))
-		case <-time.After(20 * time.Second):
-			t.Fatal("a silent reader was not woken")
+		e := <-woken
+		if !errors.Is(e.err, syscall.ECONNABORTED) {
+			t.Fatalf("a silent reader of %s was not woken, after %v: %v; problems %+v", e.to, time.Since(died), e.err, one.controller.last(t).Problems)
 		}
+		t.Logf("a silent reader was woken after %v", time.Since(died))
 	}
 	refused := func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 	t.Logf("dials to the service refused after another %v", ask("10.77.15.1:80", refused))
@@ -204,12 +206,12 @@ func newSite(t *testing.T, cluster, name string) *site {
 	s.startTunnel = func() {
 		ctx, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
-		s.stopTunnel = func() {
+		s.stopTunnel = sync.OnceFunc(func() { // again by the clean-up
 			stop()
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
-		}
+		})
 		go func() {
 			ended <- tunnel.Run(ctx, tunnel.Config{
 				Socket: socket, RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Port: s.port, Log: log,
