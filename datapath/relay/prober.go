@@ -132,6 +132,9 @@ func (sw *Switch) askBy(nb *neighbor, i int, now time.Duration) sending {
 	if i == nb.pair.InUse() {
 		m.flags |= flagUse
 	}
+	if u := nb.pair.InUse(); u >= 0 && nb.pair.Ways()[u].State == detect.Doubt {
+		m.flags |= flagDoubt
+	}
 	nb.pair.Sent(i, m.number, now)
 	sw.probes.asked.Add(1)
 	return sending{w.to, m.seal(nb.key)}
@@ -262,7 +265,7 @@ func (sw *Switch) asked(nb *neighbor, m probe, from *Endpoint, now time.Duration
 	if i < 0 {
 		return out
 	}
-	nb.pair.Heard(i, detect.Heard{Alive: m.flags&flagAlive != 0, Every: m.every, RTT: m.rtt, Loss: m.loss}, now)
+	nb.pair.Heard(i, detect.Heard{Alive: m.flags&flagAlive != 0, Doubt: m.flags&flagDoubt != 0, Every: m.every, RTT: m.rtt, Loss: m.loss}, now)
 	if m.flags&flagUse != 0 && !nb.lead && nb.pair.InUse() != i {
 		nb.pair.Use(i)
 		nb.steer.Reset(i)
@@ -339,6 +342,9 @@ func (sw *Switch) note(nb *neighbor, now time.Duration) {
 	if state != r.State || path != r.Path || matters {
 		if state != r.State && (state == fleet.ReachDown || r.State == fleet.ReachDown) {
 			sw.log.Info("reach", "node", nb.ID, "state", state, "was", r.State)
+		}
+		if state != r.State {
+			sw.t.dirty = true // a successor should know
 		}
 		r.State, r.Path, r.RTT, r.Loss = state, path, rtt, loss
 		nb.reportAt = now

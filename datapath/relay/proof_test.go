@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"log/slog"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/plan"
 )
 
 // isProbe tells a probe, relayed or not.
@@ -65,13 +68,13 @@ func TestProbesBlocked(t *testing.T) {
 					s = stream(a, b)
 				}
 				r.setLoss(func(_, _ netip.AddrPort, p []byte) bool { return isProbe(p) })
-				time.Sleep(2 * time.Minute)
+				time.Sleep(15 * time.Second)
 				if talks {
 					if gap := s.end(); gap > 100*time.Millisecond {
 						t.Errorf("the stream had a gap of %v", gap)
 					}
-					time.Sleep(time.Minute)
 				}
+				time.Sleep(30 * time.Second)
 				there(t, a, b)
 				back(t, a, b)
 				for what, got := range map[string][]fleet.ReachState{"a of b": ofB(), "b of a": ofA()} {
@@ -103,5 +106,36 @@ func TestProbesBlocked(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestRestartKnowsTheDead: what was held of the others outlives the process.
+func TestRestartKnowsTheDead(t *testing.T) {
+	config := Config{Self: key(1), Cluster: "c1"}
+	for i, id := range []string{"c2/dead", "c2/up", "c2/new"} {
+		config.Neighbors = append(config.Neighbors, Neighbor{Secret: [32]byte{byte(i)},
+			Neighbor: plan.Neighbor{ID: id, Key: key(byte(i + 2)), Peer: true, Endpoints: []netip.AddrPort{x1.addr}}})
+	}
+	handshake := func(Handshake) {}
+	old := New(slog.New(slog.DiscardHandler), handshake)
+	old.Configure(config)
+	old.neighbors["c2/dead"].reach.State, old.neighbors["c2/up"].reach.State = fleet.ReachDown, fleet.ReachUp
+	old.t.dirty = true
+	data, changed := old.Memory()
+	if !changed {
+		t.Fatal("nothing to remember")
+	}
+	sw := New(slog.New(slog.DiscardHandler), handshake)
+	if err := sw.Remember(data); err != nil {
+		t.Fatal(err)
+	}
+	sw.Configure(config)
+	got := map[string]fleet.ReachState{}
+	for _, r := range sw.survey(time.Duration(sw.now())) {
+		got[r.Node] = r.State
+	}
+	want := map[string]fleet.ReachState{"c2/dead": fleet.ReachDown, "c2/up": fleet.ReachUnknown, "c2/new": fleet.ReachUnknown}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -34,6 +34,7 @@ type Config struct {
 	Retry     time.Duration // between asks on a dead way, at first
 	DeadLost  int           // asks lost in a row until a way may be dead
 	DeadAfter time.Duration // silence, from the first of those and beyond the usual round trip, until it is
+	LoneAfter time.Duration // the same where there is no other way, hence no witness
 	Rise      time.Duration // a node that was down must answer for so long to be up again; doubled each time it falls soon
 	RiseMost  time.Duration // the most that this grows to
 	GrayAfter time.Duration // a way that is worse than usual for so long makes the node gray
@@ -44,10 +45,11 @@ type Config struct {
 // their headers, are 12 kbit/s, and 2 kbit/s for each way on standby.
 //
 // DeadAfter is the 200 ms by which a path's delay may jump without being taken for a loss, and room for a busy machine.
+// A way that is the only one takes longer: between two nodes of a cluster nothing tells a busy machine from a dead one.
 // DeadLost at 10 % of loss happens once in 10^8 doubts: 30 years of one pair.
 func Default() Config {
 	return Config{Active: 100 * time.Millisecond, Standby: 2 * time.Second, Burst: 15 * time.Millisecond, Retry: 250 * time.Millisecond,
-		DeadLost: 8, DeadAfter: 240 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
+		DeadLost: 8, DeadAfter: 240 * time.Millisecond, LoneAfter: 600 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
 		GrayAfter: 2 * time.Second, GrayClear: 5 * time.Second}
 }
 
@@ -56,9 +58,8 @@ const (
 	flapMemory   = time.Minute            // a fall within so long of the last one is flapping
 	mostNoise    = 300 * time.Millisecond // that a late tick makes verdicts slower
 	dataIsFresh  = 60 * time.Millisecond  // data heard this recently speak for a way
-	quietFlow    = 30 * time.Millisecond  // a busy flow that stops for so long is asked after
 	missedAfter  = 40 * time.Millisecond  // an ask of the other end may come so much later than announced
-	flowIsBusy   = 20 * time.Millisecond  // data this close together are a busy flow
+	answered     = 300 * time.Millisecond // data were sent so lately that a flow that stops matters
 	maxLifeOfAsk = 2 * time.Second        // later answers are not waited for
 )
 
@@ -165,6 +166,7 @@ func (p *Pair) Sent(way int, number uint64, now time.Duration) {
 
 // Answered notes that an ask was answered, and returns its round trip; ok is false if no such ask is waited for.
 func (p *Pair) Answered(number uint64, now time.Duration) (way int, rtt time.Duration, ok bool) {
+	p.woke(now)
 	for i, w := range p.ways {
 		if rtt, ok = w.answered(number, now); ok {
 			w.evidence(now)
@@ -185,6 +187,7 @@ func (p *Pair) await(w *Way, now time.Duration) {
 // Heard is what an ask of the other end says.
 type Heard struct {
 	Alive bool          // it hears our answers on this way
+	Doubt bool          // the way that it uses, which may be another, is in doubt
 	Every time.Duration // until its next one
 	RTT   time.Duration // as it measured, 0 if it did not
 	Loss  float64
@@ -192,13 +195,17 @@ type Heard struct {
 
 // Heard notes that the other end asked.
 func (p *Pair) Heard(way int, h Heard, now time.Duration) {
+	p.woke(now)
 	w := p.ways[way]
 	w.heard, w.data = now, now
 	w.every = h.Every
 	p.await(w, now)
+	if h.Doubt && !p.lead && p.use >= 0 && p.use != way && p.ways[p.use].State == Alive && now-p.ways[p.use].seen > p.cfg.Burst {
+		p.ways[p.use].doubt(now) // what the lead misses by it, this end may be about to; not vice versa, lest they doubt in turns
+	}
 	if !h.Alive {
 		if w.State == Alive && !p.lead { // the lead does not hear us by it
-			w.State, w.next, w.silent = Doubt, 0, now
+			w.doubt(now)
 		}
 		return
 	}
@@ -210,8 +217,9 @@ func (p *Pair) Heard(way int, h Heard, now time.Duration) {
 
 // Data notes that data came from the node. It is no proof that it can be reached, but that it lives.
 func (p *Pair) Data(way int, now time.Duration) {
+	p.woke(now)
 	w := p.ways[way]
-	w.busy = now-w.data < flowIsBusy
+	w.flow.packet(now)
 	w.data = now
 }
 
@@ -222,12 +230,7 @@ func (p *Pair) Sending(now time.Duration) { p.sent = now }
 func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
 	p.noise -= min(p.noise, p.noise/8*min(now-p.ticked, 10*time.Second)/time.Second)
 	p.ticked = now
-	if late := now - p.wake; p.wake > 0 && late > lateLoop {
-		p.noise = max(p.noise, min(late, mostNoise))
-		for _, w := range p.ways {
-			w.excuse(late)
-		}
-	}
+	p.woke(now)
 	for i, w := range p.ways {
 		w.lose(now)
 		p.judge(i, now)
@@ -250,11 +253,30 @@ func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
 		}
 		wake = min(wake, w.next, w.deadline(now))
 	}
-	if p.use >= 0 && p.ways[p.use].busy {
-		wake = min(wake, now+p.cfg.Burst)
+	if p.use >= 0 {
+		if w := p.ways[p.use]; w.State == Alive && w.flow.steady() {
+			wake = min(wake, w.data+w.flow.patience()+time.Millisecond)
+		}
 	}
 	p.wake = max(min(wake, p.checkAt(now)), now+time.Millisecond)
 	return ask, p.wake
+}
+
+// woke notes whether this process was away when it had wanted to look: what it did not listen to is no silence. Whatever
+// it finds in its socket then comes after that.
+func (p *Pair) woke(now time.Duration) {
+	late := now - p.wake
+	if p.wake == 0 || late <= lateLoop {
+		return
+	}
+	p.noise = max(p.noise, min(late, mostNoise))
+	for _, w := range p.ways {
+		w.excuse(late, now)
+	}
+	if p.verdictAt > 0 {
+		p.verdictAt += late
+	}
+	p.wake = now
 }
 
 // judge moves a way between alive, doubt and dead.
@@ -263,9 +285,9 @@ func (p *Pair) judge(i int, now time.Duration) {
 	switch w.State {
 	case Alive:
 		missed := w.expect > 0 && now >= w.expect
-		if i == p.use && w.busy && now-w.data > quietFlow && now-p.sent < quietFlow {
-			w.busy = false // once
-			if now-w.asked > p.cfg.Active/2 {
+		if i == p.use && w.flow.stopped(w.data, now) && now-p.sent < answered {
+			w.flow.n = 0 // once
+			if now-w.asked > p.cfg.Active/4 {
 				w.next, w.prompt = 0, true
 			}
 		}
@@ -273,13 +295,10 @@ func (p *Pair) judge(i int, now time.Duration) {
 			w.every = min(2*w.every, p.cfg.Standby)
 		}
 		if w.lost > 0 || missed {
-			w.State, w.next, w.expect = Doubt, 0, 0
-			if w.silent == 0 {
-				w.silent = now
-			}
+			w.doubt(now)
 		}
 	case Doubt:
-		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.cfg.DeadAfter+p.noise
+		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.deadAfter()+p.noise
 		if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
 			lost, after = 2*lost, 2*after
 		}
@@ -287,6 +306,20 @@ func (p *Pair) judge(i int, now time.Duration) {
 			w.State, w.died, w.streak = Dead, now, 0
 		}
 	}
+}
+
+// deadAfter is how long a silence makes a way dead.
+func (p *Pair) deadAfter() time.Duration {
+	tried := 0
+	for _, w := range p.ways {
+		if w.State != Fresh {
+			tried++
+		}
+	}
+	if tried == 1 {
+		return p.cfg.LoneAfter
+	}
+	return p.cfg.DeadAfter
 }
 
 // interval is how often to ask on a way now.
@@ -323,7 +356,7 @@ func (p *Pair) conclude(now time.Duration) {
 		case Dead:
 			dead++
 		}
-		speaks = speaks || w.data > 0 && now-w.data < p.cfg.DeadAfter+w.RTT
+		speaks = speaks || w.data > 0 && now-w.data < p.deadAfter()+w.RTT
 	}
 	p.mute = p.mute && works == 0
 	switch {
@@ -333,6 +366,7 @@ func (p *Pair) conclude(now time.Duration) {
 	case p.state == fleet.ReachDown:
 		p.rise(works > 0, now)
 	case works+dead == 0:
+		p.first(now)
 	case p.mute:
 		if now-p.sign() >= muteFor {
 			p.mute = false
@@ -364,16 +398,21 @@ func (p *Pair) fall(now time.Duration) {
 
 // riseTime is how long a node that was down must answer until it is up.
 func (p *Pair) riseTime() time.Duration {
+	if !p.met { // it was never there, so it does not flap
+		return 0
+	}
 	return min(p.cfg.Rise<<min(p.falls, 16), p.cfg.RiseMost)
 }
 
 func (p *Pair) rise(alive bool, now time.Duration) {
-	switch {
-	case !alive:
+	if !alive {
 		p.rising = 0
-	case p.rising == 0:
+		return
+	}
+	if p.rising == 0 {
 		p.rising = now
-	case now-p.rising >= p.riseTime():
+	}
+	if now-p.rising >= p.riseTime() {
 		p.become(fleet.ReachUp, now)
 		p.rising = 0
 	}
@@ -402,7 +441,10 @@ func (p *Pair) shade(now time.Duration) {
 	}
 }
 
-func (p *Pair) become(s fleet.ReachState, now time.Duration) { p.state, p.since = s, now }
+func (p *Pair) become(s fleet.ReachState, now time.Duration) {
+	p.state, p.since = s, now
+	p.met = p.met || s == fleet.ReachUp
+}
 
 // State returns what is held of the node, and since when.
 func (p *Pair) State() (fleet.ReachState, time.Duration) { return p.state, p.since }

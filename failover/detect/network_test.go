@@ -40,7 +40,9 @@ type end struct {
 	steer  steer.Pair
 	choice steer.Choice
 	wake   time.Duration
-	asleep bool // does not run
+	asleep bool // does not run, and what is sent to it is lost
+	held   bool // does not run, and what is sent to it waits
+	inbox  []func(e *end)
 	shown  string
 	asks   int
 	got    []time.Duration // when data arrived
@@ -110,15 +112,41 @@ func (n *network) send(from int, way string, do func(e *end)) {
 	d := l.delay[from] + time.Duration(n.rng.Int64N(int64(l.jitter[from])+1))
 	to := n.ends[1-from]
 	n.at(n.now+d, func() {
-		if !to.asleep {
+		switch {
+		case to.asleep:
+		case to.held:
+			to.inbox = append(to.inbox, do)
+		default:
 			do(to)
 			to.after()
 		}
 	})
 }
 
+// hold stops an end for a time, as SIGSTOP or a machine without time for it does.
+func (e *end) hold(d time.Duration) {
+	e.held = true
+	e.n.at(e.n.now+d, func() {
+		e.held = false
+		read := func() {
+			for _, do := range e.inbox {
+				do(e)
+				e.after()
+			}
+			e.inbox = nil
+		}
+		if e.n.rng.IntN(2) == 0 {
+			read()
+			e.tick()
+			return
+		}
+		e.tick() // its timer comes before its socket
+		e.n.at(e.n.now+3*ms, read)
+	})
+}
+
 func (e *end) tick() {
-	if e.asleep {
+	if e.asleep || e.held {
 		return
 	}
 	if e.n.now < e.wake {
@@ -151,6 +179,9 @@ func (e *end) ask(way int) {
 	e.asks++
 	h := detect.Heard{Alive: w.State == detect.Alive, Every: e.pair.Every(way), RTT: w.RTT, Loss: w.Loss}
 	use := way == e.pair.InUse()
+	if u := e.pair.InUse(); u >= 0 {
+		h.Doubt = e.pair.Ways()[u].State == detect.Doubt
+	}
 	e.pair.Sent(way, num, n.now)
 	n.send(e.i, w.Name, func(o *end) {
 		o.pair.Heard(way, h, n.now)
@@ -180,7 +211,7 @@ func (e *end) steerNow() {
 
 // data sends one packet of data to the other end.
 func (e *end) data() {
-	if e.asleep {
+	if e.asleep || e.held {
 		return
 	}
 	e.pair.Sending(e.n.now)

@@ -19,6 +19,8 @@ const (
 	provenFor    = 2 * time.Second  // a proof this old still speaks against a loss of asks
 	stillMute    = time.Second      // a node that is down and proves its life should answer within so long; else it is mute
 	muteCheck    = 10 * time.Second // a mute node that says nothing for so long is to be shaken hands with
+	recallFor    = time.Second      // who was up before a restart of this process and says nothing for so long is down
+	awaitFor     = 10 * time.Second // and who was never heard; it may still be about to hear of us
 	muteFor      = 25 * time.Second // and is down if it has said nothing for so long
 )
 
@@ -30,6 +32,46 @@ type prover struct {
 	checks    int           // without a proof since
 	check     bool          // a proof is to be asked for now
 	verdictAt time.Duration // until then the proof may still come
+
+	patience time.Duration // who was never heard is down after so long; 0: unknown for ever
+	began    time.Duration // since when it is waited for
+	met      bool          // it has been up
+}
+
+// Recall says what was held of the node before this process was restarted. Who was down is down until it answers, and
+// who was up is missed soon.
+func (p *Pair) Recall(s fleet.ReachState, now time.Duration) {
+	if s == fleet.ReachUnknown || p.state != fleet.ReachUnknown {
+		return
+	}
+	p.met, p.patience = true, recallFor
+	if s == fleet.ReachDown {
+		p.fall(now)
+	}
+}
+
+// Await says that the node should answer, though nothing was heard of it yet: it is down if it does not for long, nor
+// shakes hands. Otherwise it stays unknown.
+func (p *Pair) Await() {
+	if p.patience == 0 {
+		p.patience = awaitFor
+	}
+}
+
+// first judges a node of which nothing has been heard by any way.
+func (p *Pair) first(now time.Duration) {
+	switch {
+	case p.state != fleet.ReachUnknown || len(p.ways) == 0 || p.patience == 0:
+	case p.began == 0:
+		p.began = max(now, 1)
+	case p.sign() == 0 && now-p.began >= p.patience && p.checks > 0 && now >= p.verdictAt:
+		p.fall(now)
+	}
+}
+
+// awaited tells whether a node of which nothing was heard has had half its time.
+func (p *Pair) awaited(now time.Duration) bool {
+	return p.state == fleet.ReachUnknown && p.patience > 0 && p.began > 0 && p.sign() == 0 && now-p.began >= p.patience/2
 }
 
 // Proof notes that the node has just proved that it lives and is reached: a handshake with it came about.
@@ -69,7 +111,7 @@ func (p *Pair) suspect(now time.Duration) {
 	if p.checked > 0 && now < p.checked+p.pause() {
 		return
 	}
-	silent := p.state == fleet.ReachDown || p.mute && now-p.sign() >= muteCheck
+	silent := p.state == fleet.ReachDown || p.awaited(now) || p.mute && now-p.sign() >= muteCheck
 	if !silent && !p.mute {
 		least := suspectLost
 		if !p.lead {
