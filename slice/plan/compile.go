@@ -15,9 +15,13 @@ import (
 )
 
 // WireGuard adds 80 bytes at most: an IPv6 header (40), UDP (8), its own header (16) and the authentication tag (16).
-// See "Header and MTU sizes for WireGuard" by the protocol's author. IPv4 would save 20; paths can mix, so the
-// larger one counts.
-const overhead = 80
+// See "Header and MTU sizes for WireGuard" by the protocol's author. IPv4 saves 20; paths can mix, so the larger one
+// counts. A gateway is told in 12 bytes more whom a packet is for: those fit into what IPv4 saves, but not where a path
+// may be IPv6, whose packets no router fragments.
+const (
+	overhead  = 80
+	relayHead = 12
+)
 
 const (
 	defaultMTU = 1500 // of an underlay whose MTU nobody reported
@@ -389,20 +393,27 @@ func (c *compiler) targets() []Target {
 	return out
 }
 
-// mtu is what fits every path between the slice's nodes: the smallest underlay less WireGuard's overhead.
+// mtu is what fits every path between the slice's nodes, and by a gateway: the smallest underlay less the overhead.
 func (c *compiler) mtu(slice string) int {
 	m := c.local.MTU
 	if m == 0 {
 		m = defaultMTU
 	}
+	most := overhead
 	for _, cl := range c.in.Clusters {
 		for _, n := range cl.Nodes {
-			if _, on := n.Keys[slice]; on && n.MTU > 0 {
+			if _, on := n.Keys[slice]; !on {
+				continue
+			}
+			if n.MTU > 0 {
 				m = min(m, n.MTU)
+			}
+			if slices.ContainsFunc(n.Addrs, func(a netip.Addr) bool { return a.Is6() }) {
+				most = overhead + relayHead
 			}
 		}
 	}
-	return max(m-overhead, minimumMTU)
+	return max(m-most, minimumMTU)
 }
 
 func netns(slice string) string { return path.Join(NetNSDir, slice) }
