@@ -259,26 +259,7 @@ func TestProbesDropped(t *testing.T) {
 	e := startEcho(t, q.a.slices["pay"], q.b.slices["pay"], "10.77.2.1")
 	settle(t, time.Second)
 	e.worst(t)
-	down := make(chan fleet.Reach, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() {
-		for rev := uint64(0); ctx.Err() == nil; {
-			reply, err := q.a.client.Reach(ctx, rev)
-			if err != nil {
-				return
-			}
-			rev = reply.Rev
-			for _, r := range reply.Reach {
-				if r.Node == q.b.id && r.State == fleet.ReachDown {
-					select {
-					case down <- r:
-					default:
-					}
-				}
-			}
-		}
-	}()
+	wasDown := q.watchDown(t, q.a, q.b.id)
 	q.dropProbes()
 	_, r := q.until(t, 5*time.Second, q.a, q.b.id, fleet.ReachUnknown, "")
 	t.Log(r.Why)
@@ -289,10 +270,73 @@ func TestProbesDropped(t *testing.T) {
 	if gap := e.worst(t); gap > 2*time.Second {
 		t.Errorf("data after %v", gap)
 	}
-	select {
-	case r := <-down:
+	if r, ok := wasDown(); ok {
 		t.Errorf("was called dead: %+v", r)
-	default:
+	}
+}
+
+// TestHeldTunnel: a tunnel that stood still for a second calls nobody dead for what it did not listen to, though the
+// others rightly gave it up; and it is up for them again.
+func TestHeldTunnel(t *testing.T) {
+	q := newQuad(t, true)
+	wasDown := q.watchDown(t, q.a, q.b.id)
+	if err := q.a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	q.until(t, 10*time.Second, q.b, q.a.id, fleet.ReachDown, "")
+	settle(t, 500*time.Millisecond)
+	if err := q.a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	q.until(t, 10*time.Second, q.b, q.a.id, fleet.ReachUp, "")
+	if r, ok := wasDown(); ok {
+		t.Errorf("who was held called the other dead: %+v", r)
+	}
+}
+
+// TestRestartKnowsWhoIsDead: a tunnel that is restarted while another node is dead says so at once.
+func TestRestartKnowsWhoIsDead(t *testing.T) {
+	q := newQuad(t, true)
+	q.b.kill()
+	q.until(t, 5*time.Second, q.a, q.b.id, fleet.ReachDown, "")
+	settle(t, 2*time.Second) // it notes it each second
+	q.a.kill()
+	q.a.start()
+	took, _ := q.until(t, 5*time.Second, q.a, q.b.id, fleet.ReachDown, "")
+	t.Logf("down %v after the restart", took)
+	q.b.start()
+	q.until(t, 10*time.Second, q.a, q.b.id, fleet.ReachUp, "")
+}
+
+// watchDown notes whether a node calls another dead from now on.
+func (q *quad) watchDown(t *testing.T, n *node, other string) func() (fleet.Reach, bool) {
+	down := make(chan fleet.Reach, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	go func() {
+		for rev := uint64(0); ctx.Err() == nil; {
+			reply, err := n.client.Reach(ctx, rev)
+			if err != nil {
+				return
+			}
+			rev = reply.Rev
+			for _, r := range reply.Reach {
+				if r.Node == other && r.State == fleet.ReachDown {
+					select {
+					case down <- r:
+					default:
+					}
+				}
+			}
+		}
+	}()
+	return func() (fleet.Reach, bool) {
+		select {
+		case r := <-down:
+			return r, true
+		default:
+			return fleet.Reach{}, false
+		}
 	}
 }
 

@@ -87,9 +87,16 @@ func (p *Pair) Check() bool {
 // Mute tells whether the node lives but answers no asks: something on the way drops them.
 func (p *Pair) Mute() bool { return p.mute }
 
-// proven tells whether there is a proof newer than the loss of the asks.
+// proven tells whether there is a proof newer than the loss of the asks, by whichever way they were lost last: a
+// handshake just before a node died says nothing.
 func (p *Pair) proven(now time.Duration) bool {
-	return p.proved > 0 && p.proved >= p.checked && now-p.proved < provenFor
+	var silent time.Duration
+	for _, w := range p.ways {
+		if w.State != Fresh {
+			silent = max(silent, w.silent)
+		}
+	}
+	return p.proved > silent && silent > 0 && now-p.proved < provenFor
 }
 
 // provenDown tells whether a node that is down has proved its life and does not answer asks though.
@@ -117,7 +124,7 @@ func (p *Pair) suspect(now time.Duration) {
 		if !p.lead {
 			least = suspectOther
 		}
-		silent = p.silentBy(least) && !(p.proved > 0 && now-p.proved < provenFor)
+		silent = p.silentBy(least) && !p.proven(now)
 	}
 	if !silent {
 		return
