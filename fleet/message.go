@@ -84,6 +84,9 @@ type Intent struct {
 	Pods     []Pod     `json:"pods,omitempty"`     // on those slices, in all clusters
 	Services []Service `json:"services,omitempty"` // on all slices that this cluster is in: the names to answer
 	Policies []Policy  `json:"policies,omitempty"` // that select pods on this node
+	// Prefixes are those of all slices that this cluster is on, whether the node hosts them or not, sorted: in them no
+	// addresses have names but those of Services.
+	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
 	// Unsure says that the services are not all known yet: a name that is not among them may exist.
 	Unsure bool   `json:"unsure,omitempty"`
 	Purge  bool   `json:"purge,omitempty"` // leave: remove every trace from the node and report it

@@ -122,6 +122,9 @@ func TestIntentTellsNoMoreThanNeeded(t *testing.T) {
 		if got := shown(in); got != want {
 			t.Errorf("%s is told\n%s\nwant\n%s", node, got, want)
 		}
+		if fmt.Sprint(in.Prefixes) != "[10.77.0.0/16]" {
+			t.Errorf("%s is told of the prefixes %v", node, in.Prefixes)
+		}
 		if hosts := node == "n1"; (len(in.Slices) == 1) != hosts || (len(in.Pods) == 3) != hosts {
 			t.Errorf("%s: %d slices, %d pods", node, len(in.Slices), len(in.Pods))
 		}

@@ -2,6 +2,7 @@ package roster
 
 import (
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -86,9 +87,19 @@ func (r *Roster) Intent(node string) *fleet.Intent {
 	}
 	in.Clusters = r.clusters(node)
 	in.Services, in.Unsure = r.f.Services, !r.f.Named
+	in.Prefixes = r.prefixes()
 	in.Policies = r.policies[node]
 	in.Carry = r.carry(node)
 	return in
+}
+
+// prefixes lists those of all slices that this cluster is on.
+func (r *Roster) prefixes() (out []netip.Prefix) {
+	for _, s := range r.slices {
+		out = append(out, s.Prefixes...)
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }
 
 // Share takes over from an earlier roster the lists that are equal, so that comparing the two's intents costs little:

@@ -595,8 +595,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 // Whatever comes, the response is one that another implementation can read, belongs to the query and keeps the limits.
 func FuzzRespond(f *testing.F) {
-	z := zone.Build([]fleet.Service{web("10.9.255.1"), headless(100)}, nil)
-	for _, name := range []string{"web.shop.svc.clusterset.local.", "db.shop.svc.clusterset.local.", "db-1.c1.db.shop.svc.slice.local.", ".", "1.255.9.10.in-addr.arpa."} {
+	z := zone.Build([]fleet.Service{web("10.9.255.1"), headless(100)}, nil).Within([]netip.Prefix{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParsePrefix("fd00::/13")})
+	for _, name := range []string{"77.255.9.10.in-addr.arpa.", "x.255.9.10.In-Addr.arpa.", "1.0.d.f.ip6.arpa.", "web.shop.svc.clusterset.local.", "db.shop.svc.clusterset.local.", "db-1.c1.db.shop.svc.slice.local.", ".", "1.255.9.10.in-addr.arpa."} {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeSRV, dns.TypeANY, dns.TypePTR} {
 			m := new(dns.Msg)
 			m.SetQuestion(name, qtype)

@@ -75,7 +75,7 @@ type State struct {
 func (s *State) OnIntent(in fleet.Intent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	z := zone.Build(in.Services, s.zone.Load())
+	z := zone.Build(in.Services, s.zone.Load()).Within(in.Prefixes)
 	if in.Unsure {
 		z = z.Doubt()
 	}

@@ -6,7 +6,8 @@
 //	_<port>._<proto>.<svc>.<ns>.svc.clusterset.local      SRV     of each named port
 //	<hostname>.<cluster>.<svc>.<ns>.svc.clusterset.local  A AAAA  one pod of a headless service
 //	dns-version.clusterset.local                          TXT     "1.0.0"
-//	<reversed address>.in-addr.arpa, .ip6.arpa            PTR     service addresses, and pods of headless services
+//	<reversed address>.in-addr.arpa, .ip6.arpa            PTR     service addresses, and pods of headless services;
+//	                                                              in the slices' prefixes no others exist
 //
 // Under slice.local there are also <pod>.<cluster>.<svc>.<ns>, the names that KubeSlice gives pods, for all services.
 //
@@ -76,6 +77,7 @@ type Zone struct {
 	services   map[string]*service // by "<svc>.<ns>"
 	namespaces map[string]bool
 	reverse    map[string]*Set     // by the whole name
+	prefixes   []netip.Prefix      // in which there are no others
 	special    [2]map[string]*node // by the labels before Main and Alias: the apex and what is not about services
 	soa        [2]dns.RR           // for the authority section
 }
@@ -220,18 +222,6 @@ func (z *Zone) Lookup(name string, qtype uint16) Answer {
 		return Answer{Code: dns.RcodeServerFailure}
 	}
 	return negative
-}
-
-// pointer answers for the reverse names of addresses that are ours, no others: the prefix of a slice may be anybody's
-// elsewhere.
-func (z *Zone) pointer(name string, qtype uint16) Answer {
-	if z == nil || z.reverse[name] == nil {
-		return Answer{Code: dns.RcodeRefused}
-	}
-	if qtype == dns.TypePTR || qtype == dns.TypeANY {
-		return Answer{Set: *z.reverse[name]}
-	}
-	return Answer{}
 }
 
 // node finds a name by the labels before the zone's apex. It may be nil and exist: names below it do.

@@ -131,7 +131,7 @@ func TestNodeDies(t *testing.T) {
 			if good(err) {
 				return time.Since(started)
 			}
-			if time.Since(started) > 20*time.Second {
+			if time.Since(started) > time.Minute {
 				t.Fatalf("%s: still %v", to, err)
 			}
 		}
@@ -156,7 +156,7 @@ func TestNodeDies(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			woken <- end{to, c.Wait(20 * time.Second)}
+			woken <- end{to, c.Wait(time.Minute)}
 		}()
 	}
 	died := time.Now()
