@@ -84,6 +84,9 @@ type Intent struct {
 	Pods     []Pod     `json:"pods,omitempty"`     // on those slices, in all clusters
 	Services []Service `json:"services,omitempty"` // on all slices that this cluster is in: the names to answer
 	Policies []Policy  `json:"policies,omitempty"` // that select pods on this node
+	// Sights is what other nodes of this cluster have measured of nodes with pods on slices that this node does not host,
+	// so that it does not measure them itself, sorted. Names are answered by it.
+	Sights []Sight `json:"sights,omitempty"`
 	// Prefixes are those of all slices that this cluster is on, whether the node hosts them or not, sorted: in them no
 	// addresses have names but those of Services.
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
@@ -173,6 +176,7 @@ type Report struct {
 	Attachments []Attachment   `json:"attachments,omitempty"`
 	Peers       []PeerState    `json:"peers,omitempty"`
 	Problems    []Problem      `json:"problems,omitempty"`
+	Sights      []Sight        `json:"sights,omitempty"`   // what it holds of the nodes that it measures, sorted
 	Purged      bool           `json:"purged,omitempty"`   // nothing of Seaway is left on the node
 	Carrying    []CarryState   `json:"carrying,omitempty"` // on a node that carries bulletins: how that goes, sorted by peer
 }

@@ -27,3 +27,11 @@ type Reach struct {
 	// Why tells a person what the state was concluded from: "no answer on 3 paths for 180ms; witness c3/n1 does not reach it".
 	Why string `json:"why,omitempty"`
 }
+
+// Sight is what a node holds of another, as far as it is of use to those who do not measure it: steady, and few words.
+type Sight struct {
+	Node     string `json:"node"` // cluster/node
+	Down     bool   `json:"down,omitempty"`
+	Gray     bool   `json:"gray,omitempty"`
+	Distance int    `json:"distance,omitempty"` // class of the round trip, 0 if not measured: see slice/share
+}

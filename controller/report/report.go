@@ -26,6 +26,8 @@ const (
 	maxProblems    = 256
 	maxCarrying    = 4096
 	maxText        = 4096 // of one reason, message or name
+	maxNodeID      = 63 + 1 + 253
+	maxDistance    = 64
 )
 
 // Parse reads a report. Unknown fields are passed over: an agent of a newer Seaway may add some within a version.
@@ -48,7 +50,7 @@ func Parse(body []byte) (*fleet.Report, error) {
 		return nil, fmt.Errorf("report without a node's name")
 	case rep.MTU < 0 || rep.MTU > 65535:
 		return nil, fmt.Errorf("report with MTU %d", rep.MTU)
-	case len(rep.Addrs) > maxAddrs || len(rep.Keys) > maxKeys || len(rep.Attachments) > maxAttachments || len(rep.Peers) > maxPeers || len(rep.Problems) > maxProblems || len(rep.Carrying) > maxCarrying:
+	case len(rep.Addrs) > maxAddrs || len(rep.Keys) > maxKeys || len(rep.Attachments) > maxAttachments || len(rep.Peers) > maxPeers || len(rep.Problems) > maxProblems || len(rep.Carrying) > maxCarrying || len(rep.Sights) > maxPeers:
 		return nil, fmt.Errorf("report too long: %d addresses, %d keys, %d attachments, %d peers, %d problems",
 			len(rep.Addrs), len(rep.Keys), len(rep.Attachments), len(rep.Peers), len(rep.Problems))
 	}
@@ -66,6 +68,11 @@ func check(rep *fleet.Report) error {
 			return fmt.Errorf("report with an empty key or slice name")
 		}
 	}
+	for _, s := range rep.Sights {
+		if len(s.Node) > maxNodeID || s.Distance < 0 || s.Distance > maxDistance {
+			return fmt.Errorf("report with a sight of node %.80q at distance %d", s.Node, s.Distance)
+		}
+	}
 	for _, a := range rep.Attachments {
 		if len(a.Reason) > maxText || len(a.Message) > maxText || len(a.Pod) > 253 || len(a.Namespace) > 63 {
 			return fmt.Errorf("report with an attachment whose texts are too long")
@@ -77,7 +84,7 @@ func check(rep *fleet.Report) error {
 // Lean is the part of a report that decisions depend on: without counters, times and whatever else changes all the
 // time. Reports that say the same are equal.
 func Lean(rep *fleet.Report) *fleet.Report {
-	out := &fleet.Report{Version: rep.Version, Node: rep.Node, Addrs: rep.Addrs, Port: rep.Port, MTU: rep.MTU, Keys: rep.Keys, Purged: rep.Purged}
+	out := &fleet.Report{Version: rep.Version, Node: rep.Node, Addrs: rep.Addrs, Port: rep.Port, MTU: rep.MTU, Keys: rep.Keys, Sights: rep.Sights, Purged: rep.Purged}
 	for _, a := range rep.Attachments {
 		out.Attachments = append(out.Attachments, fleet.Attachment{
 			PodUID: a.PodUID, Namespace: a.Namespace, Pod: a.Pod, Slice: a.Slice, Attached: a.Attached, Reason: a.Reason, Message: a.Message,

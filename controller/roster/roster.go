@@ -11,6 +11,7 @@ import (
 	"seaway.dev/seaway/bulletin"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/policy"
+	"seaway.dev/seaway/slice/share"
 )
 
 // Roster is who is on which slice. It never changes once made.
@@ -36,6 +37,8 @@ type Roster struct {
 	policies map[string][]fleet.Policy    // node → policies on its pods
 	attached map[string]fleet.Attachment  // "node uid" → what the node reports
 	problems []fleet.Problem
+	sights   map[string]share.Sight     // what this cluster's nodes hold of all nodes, by ID
+	sites    map[string]map[string]bool // slice → nodes, by ID, with pods on it
 }
 
 // New makes the roster of one snapshot of facts.
@@ -67,6 +70,7 @@ func Next(f *Facts, before *Roster) *Roster {
 	r.muster()
 	r.hear()
 	r.mingle()
+	r.gather()
 	r.guard()
 	r.before = nil
 	slices.SortFunc(r.problems, func(a, b fleet.Problem) int {

@@ -448,3 +448,35 @@ func TestDoubtIsTold(t *testing.T) {
 		t.Error("nodes are told of doubt although all services are known")
 	}
 }
+
+// A node hears what others of its cluster hold of nodes that it has nothing to do with itself, and of no others; what a
+// node told an earlier leader counts for nothing.
+func TestSightsAreForThoseWhoMeasureNothing(t *testing.T) {
+	f := facts()
+	f.Reports["n1"].Sights = []fleet.Sight{{Node: "c2/n2", Down: true}, {Node: "c2/n1", Distance: 4}, {Node: "c9/n1", Down: true}}
+	for _, heard := range []bool{true, false} {
+		f.Heard["n1"] = heard
+		r := roster.New(f)
+		pods := 0
+		for _, p := range r.Intent("n1").Pods {
+			if p.Cluster == "c2" {
+				pods++
+			}
+		}
+		if pods == 0 {
+			t.Fatal("c2 has no pod on the slice: the test says nothing")
+		}
+		if got := r.Intent("n1").Sights; len(got) != 0 {
+			t.Errorf("n1, which measures, hears of %v", got)
+		}
+		got := r.Intent("n3").Sights
+		if (len(got) > 0) != heard {
+			t.Errorf("n3 hears of %v, with n1 heard %v", got, heard)
+		}
+		for _, s := range got {
+			if !strings.HasPrefix(s.Node, "c2/") {
+				t.Errorf("n3 hears of %v, which has nothing on the slice", s)
+			}
+		}
+	}
+}

@@ -51,7 +51,7 @@ func (a *agent) explainService(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, s := range in.Services {
 		if s.Namespace == r.PathValue("namespace") && s.Name == r.PathValue("name") {
-			writeJSON(w, share.Explain(s, share.View{Cluster: in.Cluster, Node: in.Node, Nodes: nodes}, reach))
+			writeJSON(w, share.Explain(s, viewOf(in, nodes), reach))
 			return
 		}
 	}

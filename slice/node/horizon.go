@@ -68,6 +68,7 @@ func (a *agent) watchHorizon(ctx context.Context) error {
 		if changed {
 			a.logSights(a.nodes, nodes)
 			a.nodes = nodes
+			poke(a.dirty) // others answer names by it
 		}
 		a.mu.Unlock()
 		if changed {
@@ -148,7 +149,7 @@ func (a *agent) tellNames() {
 	if in == nil {
 		return
 	}
-	view := share.View{Cluster: in.Cluster, Node: in.Node, Nodes: nodes}
+	view := viewOf(in, nodes)
 	arranged := *in
 	arranged.Unsure = in.Unsure || !current
 	arranged.Services = make([]fleet.Service, 0, len(in.Services))
@@ -162,6 +163,12 @@ func (a *agent) tellNames() {
 	}
 	a.cfg.OnIntent(arranged)
 	a.complain("names of services", kept)
+}
+
+// viewOf is what a node knows of where the others are: what it has measured itself and, of nodes that it has nothing to do
+// with, what others of its cluster have.
+func viewOf(in *fleet.Intent, nodes map[string]share.Sight) share.View {
+	return share.View{Cluster: in.Cluster, Node: in.Node, Nodes: nodes}.With(in.Sights)
 }
 
 // mostComplaints bounds how many services are named one by one.

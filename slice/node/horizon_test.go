@@ -154,3 +154,43 @@ func TestSteadyReachCostsNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestOthersSightsOrderNames: what a node measured is reported; a node that measures nothing answers names by what others
+// measured, keeps them all when nobody can be reached, and steers nothing by it.
+func TestOthersSightsOrderNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, n := newBench(t), &names{}
+		b.cfg.OnIntent = n.told
+		b.start(t)
+		synctest.Wait()
+		blind := wide()
+		blind.Slices, blind.Pods = nil, nil // this node hosts nothing
+		tell := func(rev uint64, sights ...fleet.Sight) string {
+			blind.Rev, blind.Sights = rev, sights
+			b.controller.tell(t, blind)
+			pause(time.Second)
+			return b.text(n)
+		}
+		for i, c := range []struct {
+			want   string
+			sights []fleet.Sight
+		}{
+			{"db [c2 c3]", nil},
+			{"db [c3 c2]", []fleet.Sight{{Node: "c2/n1", Distance: 6}, {Node: "c3/n1", Distance: 4}}},
+			{"db [c2]", []fleet.Sight{{Node: "c2/n1", Distance: 6}, {Node: "c3/n1", Down: true}}},
+			{"db [c2 c3]", []fleet.Sight{{Node: "c2/n1", Down: true}, {Node: "c3/n1", Down: true}}},
+		} {
+			if got := tell(uint64(i+1), c.sights...); got != c.want {
+				t.Errorf("told of %v: %s, want %s", c.sights, got, c.want)
+			}
+		}
+		if b.kernel.steers != 0 {
+			t.Errorf("it steered %d times", b.kernel.steers)
+		}
+		b.tunnel.see(fleet.Reach{Node: "c2/n1", State: fleet.ReachDown}, fleet.Reach{Node: "c3/n1", State: fleet.ReachUp, RTT: 20 * time.Millisecond})
+		pause(time.Second)
+		if got := fmt.Sprint(b.controller.last(t).Sights); got != "[{c2/n1 true false 0} {c3/n1 false false 5}]" {
+			t.Errorf("it reports %s", got)
+		}
+	})
+}

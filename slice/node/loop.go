@@ -16,6 +16,7 @@ import (
 	"seaway.dev/seaway/datapath/pod"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
+	"seaway.dev/seaway/slice/share"
 	"seaway.dev/seaway/tunnel"
 )
 
@@ -541,7 +542,7 @@ func (a *agent) state() fleet.Report {
 		Version: fleet.WireVersion, Node: a.cfg.Node, IntentRev: a.applied,
 		Addrs: a.addrs, Port: a.cfg.Port, MTU: a.mtu, Keys: a.keys,
 		Driver: a.tunnel.Driver, Peers: a.peers, Attachments: a.attachments, Purged: a.purged,
-		Carrying: a.carrier.state(),
+		Carrying: a.carrier.state(), Sights: share.View{Nodes: a.nodes}.Sights(),
 	}
 	for _, who := range slices.Sorted(maps.Keys(a.problems)) {
 		r.Problems = append(r.Problems, a.problems[who]...)
