@@ -379,7 +379,7 @@ func (sw *Switch) survey(now time.Duration) []fleet.Reach {
 			continue
 		}
 		state, since := nb.pair.State()
-		s := detect.Surroundings{Relay: map[string]string{}, Up: up, Others: ever, Alive: alive, Control: true}
+		s := detect.Surroundings{Relay: map[string]string{}, Up: up, Others: ever, Alive: alive}
 		for _, w := range nb.ways {
 			s.Relay[w.name] = w.relay
 		}

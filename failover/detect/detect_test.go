@@ -2,7 +2,6 @@ package detect_test
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -384,35 +383,15 @@ func TestExplain(t *testing.T) {
 		{nil, 5, 4, detect.CauseCut, "no answer on 3 paths; no third cluster's gateway can tell whether it lives"},
 		{nil, 5, 0, detect.CauseIsolated, "none of 6 nodes answers: this node seems cut off"},
 	} {
-		cause, text := p.Explain(detect.Surroundings{Relay: relay, Up: c.up, Others: c.others, Alive: c.alive, Control: true}, n.now)
+		cause, text := p.Explain(detect.Surroundings{Relay: relay, Up: c.up, Others: c.others, Alive: c.alive}, n.now)
 		if cause != c.want || text != c.text {
 			t.Errorf("%v: %s %q, want %s %q", c, cause, text, c.want, c.text)
 		}
 	}
 	n = usual(1)
-	if cause, _ := n.ends[0].pair.Explain(detect.Surroundings{}, n.now); cause != detect.CauseControl {
-		t.Errorf("control plane not heard: %q", cause)
-	}
 	n.cut("direct", true)
 	n.run(7 * time.Second)
-	if cause, text := n.ends[0].pair.Explain(detect.Surroundings{Control: true}, n.now); cause != detect.CausePath || text != "direct: no answer; near, far: works" {
+	if cause, text := n.ends[0].pair.Explain(detect.Surroundings{}, n.now); cause != detect.CausePath || text != "direct: no answer; near, far: works" {
 		t.Errorf("direct path cut: %q %q", cause, text)
-	}
-	for _, c := range []struct{ nodes, want string }{
-		{"", "unknown"}, {"unknown", "unknown"}, {"down unknown", "down"}, {"down up", "gray"}, {"up up unknown", "up"},
-	} {
-		var in []fleet.ReachState
-		var s fleet.ReachState
-		for rest := c.nodes; ; {
-			k, _ := fmt.Sscan(rest, &s)
-			if k == 0 {
-				break
-			}
-			in = append(in, s)
-			rest = rest[min(len(rest), len(s)+1):]
-		}
-		if got := detect.Cluster(in); string(got) != c.want {
-			t.Errorf("cluster of %q: %s, want %s", c.nodes, got, c.want)
-		}
 	}
 }
