@@ -61,10 +61,10 @@ test: ## Everything a release needs: lint, unit, namespaces, fuzzers, the lab's 
 e2e: build ## Stories on real clusters; STORY=name for one
 	SEAWAY_E2E=1 SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) test -count=1 -timeout $(or $(TIMEOUT),60m) -v -run 'TestStory/$(or $(STORY),.*)$$' ./e2e
 
-conformance: ## The standard's own suite against the lab: SUITE=FILE (its compiled test binary) [RUNS=3] [OUT=DIR]
+conformance: ## The standard's own suite against the lab: SUITE=FILE (its compiled test binary) [RUNS=3] [OUT=DIR] [ADDRESSES=Slice]
 	@./.ci/prepare
 	@$(MAKE) --no-print-directory build
-	@SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/conformance -version $(VERSION) -suite '$(SUITE)' $(if $(RUNS),-runs $(RUNS)) $(if $(OUT),-out '$(OUT)') $(if $(FOCUS),-focus '$(FOCUS)')
+	@SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/conformance -version $(VERSION) -suite '$(SUITE)' $(if $(RUNS),-runs $(RUNS)) $(if $(OUT),-out '$(OUT)') $(if $(FOCUS),-focus '$(FOCUS)') $(if $(ADDRESSES),-addresses '$(ADDRESSES)')
 
 RUNS ?=
 .PHONY: postgres etcd chaos

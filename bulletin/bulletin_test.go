@@ -145,6 +145,29 @@ func TestCheckLeavesOutLies(t *testing.T) {
 			}
 		})
 	}
+	// Of the pods' own addresses only those count that the hub says are its cluster's, wherever it has told us of them.
+	b := sample()
+	b.Exports[0].Endpoints[0].PodAddrs = addrs("10.1.0.7", "10.1.0.8", "fd01::7", "10.2.0.7")
+	b.Networks, b.Needed = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, addrs("10.96.0.1")
+	apart := pay
+	for _, tc := range []struct {
+		networks []fleet.Block
+		want     []netip.Addr
+	}{
+		{nil, nil},
+		{[]fleet.Block{{Cluster: "c2", Prefix: netip.MustParsePrefix("10.1.0.0/16")}}, nil},
+		{[]fleet.Block{{Cluster: "c1", Prefix: netip.MustParsePrefix("10.1.0.0/16")}}, addrs("10.1.0.7")},
+		{[]fleet.Block{{Cluster: "c1", Prefix: netip.MustParsePrefix("10.2.0.0/16")}, {Cluster: "c1", Prefix: netip.MustParsePrefix("fd01::/64")}}, addrs("fd01::7", "10.2.0.7")},
+	} {
+		apart.Networks = tc.networks
+		clean, refused, err := bulletin.Check(b, "c1", []fleet.Slice{apart})
+		if err != nil || refused.Count != 0 || clean.Networks != nil || clean.Needed != nil {
+			t.Fatalf("%+v, %v: networks %v, needed %v; want none of them believed and no lie counted", refused, err, clean.Networks, clean.Needed)
+		}
+		if got := clean.Exports[0].Endpoints[0].PodAddrs; !reflect.DeepEqual(got, tc.want) {
+			t.Errorf("networks %v: believed %v, want %v", tc.networks, got, tc.want)
+		}
+	}
 	if _, _, err := bulletin.Check(sample(), "c2", nil); err == nil {
 		t.Error("c1's bulletin in c2's mailbox was believed")
 	}

@@ -43,7 +43,7 @@ func Check(b *fleet.Bulletin, owner string, all []fleet.Slice) (*fleet.Bulletin,
 	if b.Cluster != owner {
 		return nil, Refusals{}, fmt.Errorf("bulletin of cluster %.64q in the mailbox of %q", b.Cluster, owner)
 	}
-	c := checker{owner: owner, blocks: map[string][]netip.Prefix{}}
+	c := checker{owner: owner, blocks: map[string][]netip.Prefix{}, networks: map[string][]netip.Prefix{}}
 	for _, s := range all {
 		if !slices.Contains(s.Clusters, owner) {
 			continue
@@ -54,19 +54,26 @@ func Check(b *fleet.Bulletin, owner string, all []fleet.Slice) (*fleet.Bulletin,
 				c.blocks[s.Name] = append(c.blocks[s.Name], blk.Prefix)
 			}
 		}
+		for _, n := range s.Networks {
+			if n.Cluster == owner {
+				c.networks[s.Name] = append(c.networks[s.Name], n.Prefix)
+			}
+		}
 	}
 	out := *b
 	out.Region, out.Provider, out.Software = short(b.Region), short(b.Provider), short(b.Software)
 	out.Nodes = c.nodes(b.Nodes)
 	out.Pods = c.pods(b.Pods)
 	out.Exports = c.exports(b.Exports)
+	out.Networks, out.Needed = nil, nil // what the hub makes of them counts
 	return &out, c.refused, nil
 }
 
 type checker struct {
-	owner   string
-	blocks  map[string][]netip.Prefix // slice → the owner's blocks
-	refused Refusals
+	owner    string
+	blocks   map[string][]netip.Prefix // slice → the owner's blocks
+	networks map[string][]netip.Prefix // slice → the owner's own pod networks, where they count
+	refused  Refusals
 }
 
 // DNS-1123 subdomains and labels, as Kubernetes names nodes, pods, namespaces and services.
@@ -206,11 +213,25 @@ func (c *checker) exports(in []fleet.Export) []fleet.Export {
 			}
 			c.addrs("export "+key, e.Slice, ep.Addrs, blocks)
 			if c.refused.Count == before {
+				ep.PodAddrs = c.own(e.Slice, ep.PodAddrs)
 				eps = append(eps, ep)
 			}
 		}
 		e.Endpoints = eps
 		out = append(out, e)
+	}
+	return out
+}
+
+// own keeps of a pod's own addresses those that are in its cluster's pod network, one a family. The others are no lie:
+// the hub may have told their cluster of its networks before us, or after.
+func (c *checker) own(slice string, addrs []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if slices.ContainsFunc(c.networks[slice], func(p netip.Prefix) bool { return p.Contains(a) }) &&
+			!slices.ContainsFunc(out, func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
+			out = append(out, a)
+		}
 	}
 	return out
 }

@@ -26,6 +26,7 @@ func newBoard(cluster, software string) *board {
 			Nodes:      map[string]roster.Node{},
 			Pods:       map[string]*roster.Pod{},
 			Sets:       map[string]roster.Set{},
+			Needed:     map[string][]netip.Addr{},
 			Leases:     map[string]map[string][]netip.Addr{},
 			Reports:    map[string]*fleet.Report{},
 			Heard:      map[string]bool{},
@@ -72,6 +73,7 @@ func (b *board) snapshot() *roster.Facts {
 	f.Nodes = maps.Clone(f.Nodes)
 	f.Pods = maps.Clone(f.Pods)
 	f.Sets = maps.Clone(f.Sets)
+	f.Needed = maps.Clone(f.Needed)
 	f.Leases = maps.Clone(f.Leases)
 	f.Reports = maps.Clone(f.Reports)
 	f.Heard = maps.Clone(f.Heard)

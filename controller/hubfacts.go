@@ -56,6 +56,13 @@ func wishFacts(list []v1alpha1.Slice, members []roster.Member) []roster.Wish {
 				}
 			}
 		}
+		for _, row := range s.Status.Clusters {
+			for _, text := range row.Networks {
+				if p, err := netip.ParsePrefix(text); err == nil && s.Spec.Addresses == v1alpha1.AddressesPod {
+					w.Networks = append(w.Networks, fleet.Block{Cluster: row.Name, Prefix: p.Masked()})
+				}
+			}
+		}
 		if sel := s.Spec.Namespaces.Selector; sel != nil {
 			parsed, err := metav1.LabelSelectorAsSelector(sel)
 			switch {

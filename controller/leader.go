@@ -70,7 +70,7 @@ func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
 	l := assemble(cfg, c, mgr.GetEventRecorderFor(controllerField))
 	l.cache = mgr.GetCache()
 	l.discover = discoverykube.New(mgr.GetClient(), discoverykube.Config{
-		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Direct: l.client, Families: l.families, Pod: l.pod, Expected: l.expected, IPs: l.serviceIPs,
+		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Direct: l.client, Families: l.families, Networks: l.networks, Pod: l.pod, Expected: l.expected, IPs: l.serviceIPs,
 		Remote: l.remoteExports, Changed: l.board.touch, Log: cfg.Log,
 	})
 	if err := l.discover.SetupWithManager(mgr); err != nil {
@@ -335,6 +335,14 @@ func (l *leader) families(slice string) []string {
 		return nil
 	}
 	return r.Families(slice)
+}
+
+func (l *leader) networks(slice string) []netip.Prefix {
+	r := l.roster.Load()
+	if r == nil {
+		return nil
+	}
+	return r.Networks(slice)
 }
 
 func (l *leader) pod(namespace, name string) (addrs []netip.Addr, attached bool) {

@@ -203,6 +203,7 @@ func watch(ctx context.Context, c cache.Cache, namespace string, b *board) error
 		{&corev1.Namespace{}, applyNamespace},
 		{&appsv1.StatefulSet{}, applySet},
 		{&networkingv1.NetworkPolicy{}, applyPolicy},
+		{&corev1.Service{}, applyService},
 		{&corev1.ConfigMap{}, func(f *roster.Facts, o client.Object, gone bool) bool {
 			cm, ok := o.(*corev1.ConfigMap)
 			if !ok || cm.Namespace != namespace || cm.Name != SettingsMap {
@@ -295,6 +296,30 @@ func applyNamespace(f *roster.Facts, o client.Object, gone bool) bool {
 	}
 	f.Namespaces[o.GetName()] = o.GetLabels()
 	return true
+}
+
+// applyService notes the services that every pod needs: the API server and the cluster's DNS.
+func applyService(f *roster.Facts, o client.Object, gone bool) bool {
+	s, ok := o.(*corev1.Service)
+	if !ok {
+		return false
+	}
+	api := s.Namespace == metav1.NamespaceDefault && s.Name == "kubernetes"
+	dns := s.Namespace == metav1.NamespaceSystem && s.Labels["k8s-app"] == "kube-dns"
+	key := s.Namespace + "/" + s.Name
+	old, had := f.Needed[key]
+	if gone || !api && !dns {
+		delete(f.Needed, key)
+		return had
+	}
+	var now []netip.Addr
+	for _, text := range s.Spec.ClusterIPs {
+		if a, err := netip.ParseAddr(text); err == nil {
+			now = append(now, a)
+		}
+	}
+	f.Needed[key] = now
+	return !had || !slices.Equal(old, now)
 }
 
 func applyPolicy(f *roster.Facts, o client.Object, gone bool) bool {

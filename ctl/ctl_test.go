@@ -39,6 +39,7 @@ func TestMistakes(t *testing.T) {
 		"slice create pay --dry-run --prefix 10.77.0.0/33":  "no address prefix",
 		"slice create pay --dry-run --prefix 10.77.1.2/16":  "did you mean 10.77.0.0/16?",
 		"slice create pay --dry-run --clusters A":           "small letters",
+		"slice create pay --dry-run --addresses pod":        "there are Slice and Pod",
 		"slice create pay --dry-run --selector ,=":          "--selector",
 		"token create system":                               "Seaway's own",
 		"token create paris --ttl 1s":                       "10m to 720h",

@@ -24,7 +24,7 @@ const DefaultPrefix = "10.77.0.0/16"
 
 type sliceOptions struct {
 	prefixes, clusters, namespaces []string
-	selector                       string
+	selector, addresses            string
 	dry                            bool
 	wait                           time.Duration
 }
@@ -46,6 +46,7 @@ only what is given is changed; its prefix can be made larger.`,
   seaway slice create pay --prefix 10.77.0.0/16 --prefix fd00:77::/48 --clusters paris,tokyo --namespace pay
   seaway slice create dev --selector team=blue
   seaway slice create pay --prefix 10.76.0.0/15       # the prefix was full: make it larger
+  seaway slice create pay --addresses Pod             # headless names answer with the pods' own addresses
   seaway slice create pay --namespace pay --dry-run   # print the YAML`,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.createSlice(cmd.Context(), args[0], o) },
 	}
@@ -54,6 +55,7 @@ only what is given is changed; its prefix can be made larger.`,
 	f.StringSliceVar(&o.clusters, "clusters", nil, "the `NAMES` of its clusters (default: all, also those that join later)")
 	f.StringSliceVarP(&o.namespaces, "namespace", "n", nil, "`NAMESPACE` whose pods are on it; can be given several times")
 	f.StringVarP(&o.selector, "selector", "l", "", "labels (`K=V,…`) of namespaces whose pods are on it")
+	f.StringVar(&o.addresses, "addresses", "", "what headless names answer with: `Slice` addresses (the default), or the Pods' own, where clusters' pod networks do not overlap (Pod)")
 	f.BoolVar(&o.dry, "dry-run", false, "print the slice and change nothing")
 	f.DurationVar(&o.wait, "wait", 15*time.Second, "how long to wait until it has addresses; 0: do not wait")
 	return cmd
@@ -93,6 +95,13 @@ func (o sliceOptions) build(name string, have *v1alpha1.Slice) (*v1alpha1.Slice,
 	}
 	if o.namespaces != nil {
 		s.Spec.Namespaces.Names = o.namespaces
+	}
+	switch o.addresses {
+	case "":
+	case v1alpha1.AddressesSlice, v1alpha1.AddressesPod:
+		s.Spec.Addresses = o.addresses
+	default:
+		return nil, usage("--addresses %q: there are %s and %s", o.addresses, v1alpha1.AddressesSlice, v1alpha1.AddressesPod)
 	}
 	if o.selector != "" {
 		sel, err := metav1.ParseToLabelSelector(o.selector)

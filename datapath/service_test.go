@@ -207,6 +207,88 @@ func TestNoBackend(t *testing.T) {
 	r.settled(s)
 }
 
+// TestPodsOwnAddresses: what a pod sends to the address that another cluster gave a pod goes to that pod by the slice, and
+// its answers come from where it was sent; what is in that cluster's network and no pod's of the slice is refused at once.
+func TestPodsOwnAddresses(t *testing.T) {
+	r := newRig(t)
+	a, b := r.pod("a"), r.pod("b")
+	s := r.slice("pay", dual, a, b)
+	s.Hosts = slices.Concat(s.Attachments[0].Addrs, s.Attachments[1].Addrs)
+	s.Networks = []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16"), netip.MustParsePrefix("fd02::/64")}
+	for i := range s.Attachments {
+		s.Attachments[i].Prefixes = slices.Concat(s.Prefixes, s.Networks)
+	}
+	s.Aliases = []plan.Alias{
+		{Addr: netip.MustParseAddr("10.2.0.9"), To: netip.MustParseAddr("10.77.0.6")},
+		{Addr: netip.MustParseAddr("fd02::9"), To: netip.MustParseAddr("fd77::6")},
+	}
+	r.apply(s)
+	for _, proto := range []string{"tcp", "udp"} {
+		podtest.Serve(t, b.NS, "b", proto, addrPort("0.0.0.0:8080"))
+		podtest.Serve(t, b.NS, "b", proto, addrPort("[::]:8086"))
+	}
+	ask := func(proto, at string, want string, refused bool) {
+		t.Helper()
+		started := time.Now()
+		got, err := podtest.Ask(t, a.NS, proto, addrPort(at))
+		if refused {
+			if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(started) > 2*time.Second {
+				t.Errorf("%s %s: %q, %v after %v; want it refused at once", proto, at, got, err, time.Since(started))
+			}
+			return
+		}
+		if err != nil || got != want {
+			t.Errorf("%s %s: %q, %v; want %q", proto, at, got, err, want)
+		}
+	}
+	for _, proto := range []string{"tcp", "udp"} {
+		ask(proto, "10.2.0.9:8080", "b 10.77.0.5", false)
+		ask(proto, "[fd02::9]:8086", "b fd77::5", false)
+		ask(proto, "10.2.0.10:8080", "", true)
+		ask(proto, "[fd02::10]:8086", "", true)
+	}
+	r.pings(a.NS, "10.2.0.9 fd02::9")
+	r.settled(s)
+
+	// Its host dies: who waits for an answer from it is told.
+	_, waiting := open(t, a, "tcp", "10.2.0.9:8080")
+	dead := s
+	dead.Hosts = s.Attachments[0].Addrs
+	if _, err := r.kernel.Steer(t.Context(), []plan.Slice{dead}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waiting; !errors.Is(err, syscall.ECONNABORTED) { // it waits 5 s at most
+		t.Errorf("a reader of a pod whose host is gone: %v, want %v", err, syscall.ECONNABORTED)
+	}
+	ask("tcp", "10.2.0.9:8080", "", true)
+
+	// The pod's policy holds as if it had been called by its slice address.
+	s.Policies = []fleet.Policy{{Name: "deny", Pods: s.Attachments[1].Addrs, Ingress: true}}
+	r.apply(s)
+	if got, err := podtest.Ask(t, a.NS, "tcp", addrPort("10.2.0.9:8080")); err == nil {
+		t.Errorf("a policy that lets nothing in was passed by: %q", got)
+	}
+	s.Policies = nil
+
+	// It goes: its address is nobody's, and what had it before is let go.
+	s.Aliases = s.Aliases[1:]
+	r.apply(s)
+	ask("tcp", "10.2.0.9:8080", "", true)
+	ask("tcp", "[fd02::9]:8086", "b fd77::5", false)
+
+	// The slice goes back to its own addresses: nothing of this is left.
+	s.Aliases, s.Networks = nil, nil
+	for i := range s.Attachments {
+		s.Attachments[i].Prefixes = s.Prefixes
+	}
+	r.apply(s)
+	if routes := r.run(a.NS, "ip route show table all"); strings.Contains(routes, "10.2.0.0/16") {
+		t.Errorf("a route is left in the pod:\n%s", routes)
+	}
+	ask("tcp", "10.77.0.6:8080", "b 10.77.0.5", false)
+	r.settled(s)
+}
+
 // TestHairpin: a pod that is its service's only backend reaches itself by the service.
 func TestHairpin(t *testing.T) {
 	for _, c := range []struct{ ip, self string }{{"10.77.1.1", "10.77.0.5:8080"}, {"fd77::1:1", "[fd77::5]:8080"}} {

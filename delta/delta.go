@@ -148,7 +148,7 @@ func compareEndpoints(a, b fleet.Endpoint) int {
 func equalEndpoints(a, b fleet.Endpoint) bool {
 	return a.Cluster == b.Cluster && a.Node == b.Node && a.Pod == b.Pod && a.Hostname == b.Hostname && a.Ready == b.Ready &&
 		a.Weight == b.Weight && a.Rank == b.Rank &&
-		equalAddrs(a.Addrs, b.Addrs) && maps.Equal(a.Ports, b.Ports)
+		equalAddrs(a.Addrs, b.Addrs) && equalAddrs(a.PodAddrs, b.PodAddrs) && maps.Equal(a.Ports, b.Ports)
 }
 
 var endpoints = list[fleet.Endpoint]{compareEndpoints, equalEndpoints}

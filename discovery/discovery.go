@@ -113,7 +113,7 @@ func merge(offers []offer, in Input) Import {
 	}
 	for i, o := range offers {
 		im.Clusters = append(im.Clusters, o.cluster)
-		im.Endpoints = append(im.Endpoints, endpoints(o, served[i], families)...)
+		im.Endpoints = append(im.Endpoints, endpoints(o, served[i], families, im.Headless)...)
 	}
 	slices.Sort(im.Clusters)
 	im.Clusters = slices.Compact(im.Clusters)
@@ -148,12 +148,18 @@ func mergePorts(offers []offer) (union []fleet.Port, served []map[string]string)
 
 // endpoints returns an offer's endpoints with the ports named as the import names them and the addresses of the
 // import's families. Endpoints that keep neither an address nor a name are left out.
-func endpoints(o offer, served map[string]string, families []string) []fleet.Endpoint {
+func endpoints(o offer, served map[string]string, families []string, headless bool) []fleet.Endpoint {
 	out := make([]fleet.Endpoint, 0, len(o.Endpoints))
 	for _, e := range o.Endpoints {
 		had := len(e.Addrs)
 		e.Cluster = o.cluster // nobody speaks for another cluster
 		e.Addrs = slices.DeleteFunc(slices.Clone(e.Addrs), func(a netip.Addr) bool {
+			return !slices.Contains(families, family(a))
+		})
+		if !headless {
+			e.PodAddrs = nil // nobody is told them
+		}
+		e.PodAddrs = slices.DeleteFunc(slices.Clone(e.PodAddrs), func(a netip.Addr) bool {
 			return !slices.Contains(families, family(a))
 		})
 		if len(e.Addrs) == 0 && (had > 0 || e.Hostname == "") {

@@ -74,6 +74,9 @@ type Slice struct {
 	Clusters   []string       `json:"clusters,omitempty"`   // members of the slice, sorted
 	Namespaces []string       `json:"namespaces,omitempty"` // Kubernetes namespaces of this cluster that are on it, sorted
 	Blocks     []Block        `json:"blocks,omitempty"`     // which cluster hands out which addresses
+	// Networks are the clusters' own pod networks, of a slice on which headless names answer with the pods' own
+	// addresses. No two clusters' overlap. None on other slices, and on one whose clusters' networks are not apart.
+	Networks []Block `json:"networks,omitempty"`
 }
 
 // Block is a part of a slice's prefix from which one cluster hands out addresses.
@@ -120,11 +123,14 @@ type Port struct {
 
 // Endpoint is one pod behind an exported service, at its slice address.
 type Endpoint struct {
-	Cluster  string            `json:"cluster"`
-	Node     string            `json:"node,omitempty"`
-	Pod      string            `json:"pod,omitempty"`
-	Hostname string            `json:"hostname,omitempty"` // its label in per-pod records: a StatefulSet pod's name
-	Addrs    []netip.Addr      `json:"addrs"`
+	Cluster  string       `json:"cluster"`
+	Node     string       `json:"node,omitempty"`
+	Pod      string       `json:"pod,omitempty"`
+	Hostname string       `json:"hostname,omitempty"` // its label in per-pod records: a StatefulSet pod's name
+	Addrs    []netip.Addr `json:"addrs"`
+	// PodAddrs are the pod's addresses in its own cluster's network, at most one per family, if the slice's headless
+	// names answer with those; see [Endpoint.Named].
+	PodAddrs []netip.Addr      `json:"podAddrs,omitempty"`
 	Ready    bool              `json:"ready,omitempty"`
 	Ports    map[string]uint16 `json:"ports,omitempty"` // service port's name → the pod's port number
 	// Weight is what share of the traffic the endpoint's cluster wants it to have, relative to others; 0 counts as 1.
@@ -135,6 +141,24 @@ type Endpoint struct {
 
 // ID names an endpoint among those of one service.
 func (e Endpoint) ID() string { return e.Cluster + "/" + e.Pod + "/" + e.Hostname }
+
+// Named is what headless names and EndpointSlices say of the endpoint: its slice addresses, each replaced by its pod's
+// own address of that family if there is one.
+func (e Endpoint) Named() []netip.Addr {
+	if len(e.PodAddrs) == 0 {
+		return e.Addrs
+	}
+	out := make([]netip.Addr, len(e.Addrs))
+	for i, a := range e.Addrs {
+		out[i] = a
+		for _, own := range e.PodAddrs {
+			if own.Is4() == a.Is4() {
+				out[i] = own
+			}
+		}
+	}
+	return out
+}
 
 // Export is a service that a cluster offers to the slice of its namespace (an MCS ServiceExport and its Service).
 type Export struct {

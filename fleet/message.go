@@ -32,6 +32,12 @@ type Bulletin struct {
 	// Signer is the Ed25519 public key with which the cluster signs what it says. The hub, which knows from whom it
 	// has this bulletin, publishes it in the Cluster's status; what a bulletin itself says of it proves nothing.
 	Signer Key `json:"signer,omitzero"`
+	// Networks are those from which the cluster's nodes give pods their addresses, as far as Kubernetes says so, joined
+	// where they meet. Only the hub reads them: what others believe of a cluster's networks they have from the hub.
+	Networks []netip.Prefix `json:"networks,omitempty"`
+	// Needed are addresses that every pod of the cluster must reach by its own network: the API server's and DNS's
+	// service addresses. No other cluster's pod network may hold them. Only the hub reads them.
+	Needed []netip.Addr `json:"needed,omitempty"`
 }
 
 // BulletinDelta is what changed in a bulletin since its Rev was Base. Lists hold what is new or different; the Gone

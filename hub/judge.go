@@ -18,7 +18,8 @@ import (
 )
 
 // sliceConditions are the condition types that judge decides on.
-var sliceConditions = []string{v1alpha1.SliceReady, v1alpha1.SlicePrefixExhausted, v1alpha1.SliceNamespaceConflict, v1alpha1.SliceUnknownCluster}
+var sliceConditions = []string{v1alpha1.SliceReady, v1alpha1.SlicePrefixExhausted, v1alpha1.SliceNamespaceConflict, v1alpha1.SliceUnknownCluster,
+	v1alpha1.SlicePodNetworks, v1alpha1.SlicePodNetworkUnknown}
 
 // judge is the status that a slice should have: its blocks, a row per cluster, and its conditions. It is a pure
 // function. An error means that the status as it is contradicts itself, and nothing is to be written.
@@ -30,7 +31,9 @@ func judge(sl *v1alpha1.Slice, all []v1alpha1.Slice, members []member, now time.
 	if err != nil {
 		return status, err
 	}
-	status.Clusters, status.Pods = rows(sl.Name, on, blocks, now)
+	own, apart := networks(sl, on)
+	problems = append(problems, apart...)
+	status.Clusters, status.Pods = rows(sl.Name, on, blocks, own, now)
 	if len(unknown) > 0 {
 		problems = append(problems, fleet.Problem{Reason: v1alpha1.SliceUnknownCluster,
 			Message: "no cluster has joined as " + strings.Join(unknown, ", "),
@@ -159,7 +162,7 @@ func within(prefix netip.Prefix, blocks []fleet.Block) []fleet.Block {
 }
 
 // rows says what each cluster has of the slice.
-func rows(slice string, on []member, blocks []fleet.Block, now time.Time) ([]v1alpha1.SliceCluster, int32) {
+func rows(slice string, on []member, blocks []fleet.Block, networks map[string][]netip.Prefix, now time.Time) ([]v1alpha1.SliceCluster, int32) {
 	var out []v1alpha1.SliceCluster
 	var total int32
 	for _, m := range on {
@@ -168,6 +171,9 @@ func rows(slice string, on []member, blocks []fleet.Block, now time.Time) ([]v1a
 			if b.Cluster == row.Name {
 				row.Blocks = append(row.Blocks, b.Prefix.String())
 			}
+		}
+		for _, p := range networks[row.Name] {
+			row.Networks = append(row.Networks, p.String())
 		}
 		if m.bulletin != nil {
 			for _, p := range m.bulletin.Pods {

@@ -40,7 +40,11 @@ func brief(s v1alpha1.SliceStatus) string {
 		fmt.Fprintf(&b, "%s=%s %s\n", c.Type, c.Status, c.Reason)
 	}
 	for _, r := range s.Clusters {
-		fmt.Fprintf(&b, "%s ready=%v nodes=%d pods=%d %s\n", r.Name, r.Ready, r.Nodes, r.Pods, strings.Join(r.Blocks, " "))
+		fmt.Fprintf(&b, "%s ready=%v nodes=%d pods=%d %s", r.Name, r.Ready, r.Nodes, r.Pods, strings.Join(r.Blocks, " "))
+		if len(r.Networks) > 0 {
+			fmt.Fprintf(&b, " networks %s", strings.Join(r.Networks, " "))
+		}
+		b.WriteByte('\n')
 	}
 	return b.String()
 }

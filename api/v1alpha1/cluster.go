@@ -51,6 +51,12 @@ type ClusterSpec struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="a provider is letters, digits, '-', '_' and '.', and begins and ends with a letter or digit"
 	Provider string `json:"provider,omitempty"`
+	// PodNetworks are those from which the cluster's pods have their own addresses. Needed only for slices whose addresses
+	// are Pod, and only if the cluster's nodes do not say it in spec.podCIDRs, or say something else than its network does.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	PodNetworks []CIDR `json:"podNetworks,omitempty"`
 	// Gateways says which nodes relay for the others.
 	// +optional
 	Gateways Gateways `json:"gateways,omitempty,omitzero"`

@@ -9,6 +9,8 @@ const (
 	SlicePrefixExhausted   = "PrefixExhausted"
 	SliceNamespaceConflict = "NamespaceConflict"
 	SliceUnknownCluster    = "UnknownCluster"
+	SlicePodNetworks       = "PodNetworksOverlap"
+	SlicePodNetworkUnknown = "PodNetworkUnknown"
 )
 
 // Slice is an application's own network across clusters.
@@ -63,10 +65,24 @@ type SliceSpec struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=32
 	Clusters []string `json:"clusters,omitempty"`
+	// Addresses says with which addresses of their pods the slice's headless names answer: Slice (which is what empty
+	// means) with those on the slice, or Pod with those that the pods have in their own clusters. Either way traffic goes
+	// over the slice between clusters; within a cluster, to Pod addresses, it goes as it would without a slice. Pod needs
+	// clusters whose pod networks do not overlap; while they do, the slice says PodNetworksOverlap and answers with its
+	// own addresses.
+	// +optional
+	// +kubebuilder:validation:Enum=Slice;Pod
+	Addresses string `json:"addresses,omitempty"`
 	// Namespaces says whose pods are on the slice.
 	// +optional
 	Namespaces Namespaces `json:"namespaces,omitempty,omitzero"`
 }
+
+// Values of a slice's addresses.
+const (
+	AddressesSlice = "Slice"
+	AddressesPod   = "Pod"
+)
 
 // Namespaces chooses namespaces by name, by label, or both (whichever matches). If nothing is given, none is on the
 // slice.
@@ -114,6 +130,12 @@ type SliceCluster struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
 	Blocks []string `json:"blocks,omitempty"`
+	// Networks are the cluster's own pod networks, of a slice whose addresses are Pod, as long as no two clusters'
+	// overlap.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Networks []string `json:"networks,omitempty"`
 	// Nodes counts the cluster's nodes that host the slice.
 	// +optional
 	Nodes int32 `json:"nodes"`

@@ -47,8 +47,9 @@ type Facts struct {
 	// Of this cluster.
 	Namespaces map[string]map[string]string // name → labels
 	Nodes      map[string]Node
-	Pods       map[string]*Pod // by namespace/name
-	Sets       map[string]Set  // StatefulSets, by namespace/name
+	Pods       map[string]*Pod         // by namespace/name
+	Sets       map[string]Set          // StatefulSets, by namespace/name
+	Needed     map[string][]netip.Addr // service addresses that every pod needs, by the Service's namespace/name
 	Policies   []*networkingv1.NetworkPolicy
 	Exports    []fleet.Export
 	Services   []fleet.Service

@@ -386,6 +386,9 @@ func (r *Roster) Footprint() map[string][]string {
 	out := map[string][]string{}
 	for ns, slice := range r.sliceOf {
 		out[ns] = append([]string{slice}, r.Families(slice)...)
+		for _, p := range r.Networks(slice) {
+			out[ns] = append(out[ns], "network "+p.String())
+		}
 	}
 	for slice, leases := range r.f.Leases {
 		for _, key := range slices.Sorted(maps.Keys(leases)) {

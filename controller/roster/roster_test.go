@@ -390,6 +390,37 @@ func TestFootprintShowsWhatDiscoveryNeeds(t *testing.T) {
 	}
 }
 
+// A slice's headless names answer with pods' own addresses where the hub has found their networks apart: discovery hears
+// that, and the hub hears of networks and of what everybody needs, in few words.
+func TestNetworks(t *testing.T) {
+	f := facts()
+	for i, n := range []string{"n1", "n2", "n3"} {
+		node := f.Nodes[n]
+		node.PodCIDRs = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 0}), 24)}
+		f.Nodes[n] = node
+	}
+	f.Needed = map[string][]netip.Addr{"kube-system/dns": {addr("10.96.0.10")}, "default/kubernetes": {addr("10.96.0.1")}}
+	before := roster.New(f)
+	b := before.Bulletin()
+	if fmt.Sprint(b.Networks, b.Needed) != "[10.1.0.0/23 10.1.2.0/24] [10.96.0.1 10.96.0.10]" {
+		t.Errorf("the hub hears %v, %v", b.Networks, b.Needed)
+	}
+	if got := before.Networks("pay"); got != nil {
+		t.Errorf("networks of a slice that has none: %v", got)
+	}
+	f.Slices[0].Networks = []fleet.Block{{Cluster: "c1", Prefix: prefix("10.1.0.0/16")}, {Cluster: "c2", Prefix: prefix("10.2.0.0/16")}}
+	after := roster.New(f)
+	if got := after.Networks("pay"); fmt.Sprint(got) != "[10.1.0.0/16]" {
+		t.Errorf("own networks: %v", got)
+	}
+	if reflect.DeepEqual(before.Footprint(), after.Footprint()) {
+		t.Error("discovery does not hear that the slice's names answer with other addresses now")
+	}
+	if in := after.Intent("n1"); len(in.Slices) != 1 || len(in.Slices[0].Networks) != 2 {
+		t.Errorf("the node hears of slices %+v", in.Slices)
+	}
+}
+
 func BenchmarkRoster(b *testing.B) {
 	f := facts()
 	for i := range 2000 {

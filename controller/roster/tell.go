@@ -34,6 +34,7 @@ func (r *Roster) Bulletin() *fleet.Bulletin {
 		p.UID, p.PodIPs = "", nil
 		b.Pods = append(b.Pods, p)
 	}
+	b.Networks, b.Needed = r.ownNetworks(), r.needed()
 	if !r.f.Leaving {
 		b.Exports = r.f.Exports
 	}

@@ -91,6 +91,7 @@ func Apply(ns *netns.NS, want plan.Slice, memo *Memo) (Changes, error) {
 // sameFrame tells whether two plans have the same frame.
 func sameFrame(a, b plan.Slice) bool {
 	return a.MTU == b.MTU && (a.Hosts == nil) == (b.Hosts == nil) && slices.Equal(a.Prefixes, b.Prefixes) &&
+		slices.Equal(a.Networks, b.Networks) && slices.Equal(a.Aliases, b.Aliases) &&
 		reflect.DeepEqual(a.Attachments, b.Attachments) && reflect.DeepEqual(a.Policies, b.Policies)
 }
 

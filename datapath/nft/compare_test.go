@@ -84,6 +84,13 @@ func randomPlan(r *rand.Rand, other bool) plan.Slice {
 			s.Services = append(s.Services, b)
 		}
 	}
+	if r.IntN(2) == 0 {
+		s.Networks = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd01::/64")}
+		for i := range r.IntN(6) {
+			s.Aliases = append(s.Aliases, plan.Alias{
+				Addr: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), To: netip.AddrFrom4([4]byte{10, 77, 0, byte(r.IntN(20))})})
+		}
+	}
 	for i := range 20 {
 		if r.IntN(2) == 0 {
 			s.Hosts = append(s.Hosts, netip.AddrFrom4([4]byte{10, 77, 0, byte(i)}))

@@ -58,12 +58,20 @@ func frame(s plan.Slice) *Table {
 			t.put("self"+f.suffix, regs{}.addr(a).addr(a), "")
 		}
 	}
+	if len(s.Networks) > 0 {
+		for _, f := range families() {
+			t.mapTo("alias"+f.suffix, f.addr, f.addr)
+		}
+		for _, a := range s.Aliases {
+			t.put("alias"+familyOf(a.Addr).suffix, regs{}.addr(a.Addr), string(regs{}.addr(a.To)))
+		}
+	}
 	t.rules(s)
 	t.policies(s.Policies)
 	return t
 }
 
-// rules are the hooked chains. They depend on the slice's prefixes and MTU alone.
+// rules are the hooked chains. They depend on the slice's prefixes and MTU, and on whether it has networks, alone.
 func (t *Table) rules(s plan.Slice) {
 	arrive := t.hook("arrive", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw)
 	serve := t.hook("serve", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest)
@@ -89,6 +97,9 @@ func (t *Table) rules(s plan.Slice) {
 	}
 
 	for _, f := range families() {
+		if len(s.Networks) > 0 {
+			serve.Rules = append(serve.Rules, f.alias())
+		}
 		load, _ := f.service(reg0)
 		serve.add("services of "+f.name(), f.is(), load, one(verdictOf("service"+f.suffix)))
 		refuse.add("no backend, "+f.name()+" TCP", l4proto(unix.IPPROTO_TCP), f.is(), []expr.Any{f.load(f.dst, reg0), in("vip"+f.suffix, false)}, resetTCP())

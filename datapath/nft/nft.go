@@ -8,7 +8,8 @@
 //
 //	packet from a pod or from wg0
 //	  arrive   raw        forged sources are dropped
-//	  serve    dstnat     service address → a backend, by slot maps
+//	  serve    dstnat     a pod's own address in another cluster → its slice address, where the slice has such;
+//	                      service address → a backend, by slot maps
 //	  refuse   after it   a service port without backends, a host that is gone, or an address outside the slice: refused
 //	                      at once
 //	  clamp    mangle     MSS fits the slice's MTU

@@ -147,6 +147,16 @@ func (f family) dnat(reg uint32) expr.Any {
 	return &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.proto), RegAddrMin: reg, RegProtoMin: reg + f.regs}
 }
 
+// alias sends what goes to a pod's own address in another cluster to its slice address; the answers seem to come from
+// where the client sent.
+func (f family) alias() Rule {
+	return Rule{"pods' own addresses of " + f.name(), join(f.is(), []expr.Any{
+		f.load(f.dst, reg0),
+		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0 + f.regs, IsDestRegSet: true, SetName: "alias" + f.suffix},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.proto), RegAddrMin: reg0 + f.regs},
+	})}
+}
+
 // slot draws one of n slots of the service whose key begins at reg and loads its backend; it returns the backend's
 // register.
 func (f family) slot(reg uint32, n int) ([]expr.Any, uint32) {

@@ -47,6 +47,9 @@ type Config struct {
 	Families func(slice string) []string
 	// Pod returns a pod's slice addresses, and whether its link to the slice works: traffic is sent to nobody else.
 	Pod func(namespace, name string) (addrs []netip.Addr, attached bool)
+	// Networks returns this cluster's own pod networks if a slice's headless names answer with the pods' own addresses;
+	// nil if with those on the slice.
+	Networks func(slice string) []netip.Prefix
 	// Expected returns the names of the pods that StatefulSets give to a service, whether they are there or not; nil for
 	// none.
 	Expected func(namespace, service string) []string
@@ -113,6 +116,9 @@ func New(c client.Client, cfg Config) *Reconciler {
 	}
 	if cfg.Expected == nil {
 		cfg.Expected = func(string, string) []string { return nil }
+	}
+	if cfg.Networks == nil {
+		cfg.Networks = func(string) []netip.Prefix { return nil }
 	}
 	return &Reconciler{client: c, cfg: cfg,
 		exports:  map[types.NamespacedName]local{},

@@ -41,6 +41,7 @@ type site struct {
 	links   map[string]bool         // namespace/pod → not attached
 	sets    map[string][]string     // namespace/service → pods that StatefulSets give it
 	dual    bool
+	pods    []netip.Prefix // the cluster's own pod networks, where headless names answer with pods' own addresses
 	slices  map[string]string
 }
 
@@ -95,6 +96,7 @@ func (s *site) restart() {
 		Pod: func(ns, name string) ([]netip.Addr, bool) {
 			return s.addrs[ns+"/"+name], !s.links[ns+"/"+name]
 		},
+		Networks: func(string) []netip.Prefix { return s.pods },
 		Expected: func(ns, service string) []string { return s.sets[ns+"/"+service] },
 		IPs: func(slice, ns, name string) []netip.Addr {
 			ips := []netip.Addr{netip.MustParseAddr("10.9.255.1"), netip.MustParseAddr("fd00:9::ff01")}

@@ -58,7 +58,7 @@ func (r *Reconciler) read(ctx context.Context, key types.NamespacedName) (*mcs.S
 	}
 	e := exportOf(object, service, slice)
 	pod := func(name string) ([]netip.Addr, bool) { return r.cfg.Pod(key.Namespace, name) }
-	e.Endpoints = endpointsOf(list.Items, service, r.cfg.Cluster, pod)
+	e.Endpoints = endpointsOf(list.Items, service, r.cfg.Cluster, pod, r.cfg.Networks(slice))
 	if e.Headless {
 		like := fleet.Endpoint{Cluster: r.cfg.Cluster, Ports: portsOf(service)}
 		e.Endpoints = withExpected(e.Endpoints, like, r.cfg.Expected(key.Namespace, key.Name), pod)
@@ -142,8 +142,9 @@ type member struct {
 }
 
 // endpointsOf translates the EndpointSlices of a Service. Endpoints that are no pods of the slice are left out:
-// nobody could reach them over it. A pod with a name of its own in DNS stays even before it has an address.
-func endpointsOf(list []discoveryv1.EndpointSlice, service *corev1.Service, cluster string, pod func(name string) ([]netip.Addr, bool)) []fleet.Endpoint {
+// nobody could reach them over it. A pod with a name of its own in DNS stays even before it has an address. networks are
+// those whose addresses a headless service's pods are told of.
+func endpointsOf(list []discoveryv1.EndpointSlice, service *corev1.Service, cluster string, pod func(name string) ([]netip.Addr, bool), networks []netip.Prefix) []fleet.Endpoint {
 	headless := service.Spec.ClusterIP == corev1.ClusterIPNone
 	var out []fleet.Endpoint
 	for _, m := range members(list) {
@@ -153,6 +154,9 @@ func endpointsOf(list []discoveryv1.EndpointSlice, service *corev1.Service, clus
 		}
 		e := fleet.Endpoint{Cluster: cluster, Node: m.node, Pod: m.pod, Hostname: m.hostname,
 			Addrs: addrs, Ready: m.ready && attached && len(addrs) > 0, Ports: m.ports}
+		if headless {
+			e.PodAddrs = m.within(networks)
+		}
 		if !headless || m.hostname != "" {
 			out = append(out, e)
 			continue
@@ -204,6 +208,18 @@ func portsOf(service *corev1.Service) map[string]uint16 {
 	return out
 }
 
+// within returns the pod's own addresses that are in some networks, one a family, IPv4 first.
+func (m *member) within(networks []netip.Prefix) []netip.Addr {
+	var out []netip.Addr
+	for _, f := range []string{discovery.IPv4, discovery.IPv6} {
+		a, err := netip.ParseAddr(m.podIPs[f])
+		if err == nil && slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // nameless gives a headless service's pod that has no hostname the name that Kubernetes' DNS gives it: its pod IP with
 // dashes. A pod with two pod IPs gets two such names, each for the slice address of that family.
 func nameless(e fleet.Endpoint, m *member) []fleet.Endpoint {
@@ -217,7 +233,8 @@ func nameless(e fleet.Endpoint, m *member) []fleet.Endpoint {
 		one := e
 		one.Hostname = dashed.Replace(ip)
 		if len(m.podIPs) == 2 {
-			one.Addrs = slices.DeleteFunc(slices.Clone(e.Addrs), func(a netip.Addr) bool { return a.Is4() != (f == discovery.IPv4) })
+			other := func(a netip.Addr) bool { return a.Is4() != (f == discovery.IPv4) }
+			one.Addrs, one.PodAddrs = slices.DeleteFunc(slices.Clone(e.Addrs), other), slices.DeleteFunc(slices.Clone(e.PodAddrs), other)
 		}
 		if len(one.Addrs) > 0 {
 			out = append(out, one)

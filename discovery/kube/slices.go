@@ -151,7 +151,7 @@ func newSlice(owner *mcs.ServiceImport, im *discovery.Import, cluster, f, part s
 
 func addresses(e fleet.Endpoint, f string) []string {
 	var out []string
-	for _, a := range e.Addrs {
+	for _, a := range e.Named() {
 		if a.Is4() == (f == discovery.IPv4) {
 			out = append(out, a.String())
 		}

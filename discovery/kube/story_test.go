@@ -276,6 +276,36 @@ func TestStatefulSetHasItsNamesBeforeItsPods(t *testing.T) {
 	wantEqual(t, "scaled down", names(), none[:1])
 }
 
+// On a slice whose addresses are Pod, a headless service's pods are told with the addresses that their cluster gave them,
+// as far as these are in its network; a service with an address of its own goes on with the slice's.
+func TestHeadlessPodsAreToldWithTheirOwnAddresses(t *testing.T) {
+	c1, c2 := pair(t)
+	c1.pods = []netip.Prefix{netip.MustParsePrefix("10.244.0.4/31")} // web-0's and not the others'
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
+		Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
+			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}}
+	c1.create(service, &mcs.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}})
+	c1.endpoints("web", "web-0", "web-1")
+	settle(c1, c2)
+	wantEqual(t, "EndpointSlices", c2.endpointSlices(),
+		"shop/web from c1 IPv4 http=8080/TCP [10.244.0.5 10-244-0-5 true] [10.9.1.2 10-244-0-6 true]")
+	services, _ := c2.r.Services()
+	wantEqual(t, "on the slice", services[0].Endpoints[0].Addrs, []netip.Addr{netip.MustParseAddr("10.9.1.1")})
+
+	c1.pods = nil
+	c1.r.LocalChanged("shop")
+	settle(c1, c2)
+	wantEqual(t, "EndpointSlices with the slice's", c2.endpointSlices(),
+		"shop/web from c1 IPv4 http=8080/TCP [10.9.1.1 10-244-0-5 true] [10.9.1.2 10-244-0-6 true]")
+
+	c1.pods = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	service.Spec.ClusterIP = "10.96.0.7"
+	c1.update(service)
+	settle(c1, c2)
+	wantEqual(t, "EndpointSlices of a service with an address", c2.endpointSlices(),
+		"shop/web from c1 IPv4 http=8080/TCP [10.9.1.1  true] [10.9.1.2  true]")
+}
+
 func TestTrafficGoesOnlyWhereTheLinkWorks(t *testing.T) {
 	c1, c2 := pair(t)
 	c1.web(0)

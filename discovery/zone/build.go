@@ -63,7 +63,7 @@ func (b *builder) build(pods bool) {
 				self.nearer()
 				rank = e.Rank
 			}
-			b.addresses("", e.Addrs)
+			b.addresses("", e.Named())
 		}
 	} else {
 		self.unsure = len(s.IPs) == 0
@@ -89,7 +89,7 @@ func (b *builder) pod(host string, e *fleet.Endpoint) {
 	}
 	n := b.at(rel)
 	n.unsure = n.unsure || len(e.Addrs) == 0
-	b.addresses(rel, e.Addrs)
+	b.addresses(rel, e.Named())
 }
 
 // nearer notes that all records so far are nearer than those to come.
@@ -138,7 +138,7 @@ func (b *builder) port(rel string, p fleet.Port) {
 				rank = e.Rank
 			}
 			if host, ok := b.relative(e.Hostname, e.Cluster); ok {
-				b.target(s, b.full(rel), b.full(host), number, e.Addrs)
+				b.target(s, b.full(rel), b.full(host), number, e.Named())
 			}
 		}
 	}

@@ -160,6 +160,35 @@ func TestBeforeTheFirstStateNothingIsDenied(t *testing.T) {
 	}
 }
 
+// A headless service's pods may be told with the addresses that their own clusters gave them, in all records but those
+// back: what an address of a cluster's own network is called is that cluster's business.
+func TestPodsOwnAddresses(t *testing.T) {
+	s := fleet.Service{Namespace: "shop", Name: "db", Slice: "pay", Headless: true, Ports: []fleet.Port{{Name: "pg", Protocol: fleet.TCP, Port: 5432}},
+		Endpoints: []fleet.Endpoint{
+			{Cluster: "c1", Pod: "db-0", Hostname: "db-0", Addrs: addrs("10.9.1.10", "fd00:9:1::10"), PodAddrs: addrs("10.1.0.7"), Ready: true, Ports: map[string]uint16{"pg": 5432}},
+			{Cluster: "c1", Pod: "db-1", Hostname: "db-1", Addrs: addrs("10.9.1.11"), Ready: true}, // not told
+		}}
+	z := Build([]fleet.Service{s}, nil)
+	const base = "db.shop.svc.clusterset.local"
+	for _, c := range []struct {
+		name  string
+		qtype uint16
+		want  string
+	}{
+		{base, dns.TypeA, "A 10.1.0.7, A 10.9.1.11"},
+		{base, dns.TypeAAAA, "AAAA fd00:9:1::10"},
+		{"db-0.c1." + base, dns.TypeA, "A 10.1.0.7"},
+		{"10.1.9.10.in-addr.arpa", dns.TypePTR, "PTR db-0.c1." + base + "."},
+	} {
+		if got := strings.Join(texts(z.Lookup(c.name, c.qtype).Records), ", "); got != c.want {
+			t.Errorf("%s %s: %s, want %s", c.name, dns.TypeToString[c.qtype], got, c.want)
+		}
+	}
+	if got := texts(z.Lookup(base, dns.TypeSRV).Extra); !slices.Contains(got, "A 10.1.0.7") {
+		t.Errorf("beside the SRV record: %v, want the pod's own address", got)
+	}
+}
+
 func TestSRVComesWithItsTargetsAddresses(t *testing.T) {
 	a := Build(fixture(), nil).Lookup("_pg._tcp.db.shop.svc.clusterset.local", dns.TypeSRV)
 	if len(a.Extra) != 3 { // two IPv4 addresses and one IPv6 address of the two ready pods

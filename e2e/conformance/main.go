@@ -5,9 +5,10 @@
 //	make conformance SUITE=/tmp/suite                  once
 //	make conformance SUITE=/tmp/suite RUNS=3 OUT=/tmp/reports
 //
-// It starts the lab if none is up, builds the images that the suite asks for out of Debian's packages under the
-// suite's names, installs Seaway, puts the namespaces that the suite will make on a slice, and runs it. Reports are
-// kept in OUT. The lab is left as it was found: up if it was up.
+// It starts its lab (lab.yaml) if none is up, builds the images that the suite asks for out of Debian's packages under the
+// suite's names, installs Seaway, puts the namespaces that the suite will make on a slice, and runs it. On that slice
+// headless names answer with the pods' own addresses (ADDRESSES=Slice: with the slice's, as they do by default; then one
+// optional spec cannot pass). Reports are kept in OUT. The lab is left as it was found: up if it was up.
 package main
 
 import (
@@ -32,6 +33,7 @@ func main() {
 	flag.StringVar(&r.out, "out", "", "folder for the reports; a new one in the temporary folder if empty")
 	flag.IntVar(&r.runs, "runs", 1, "how often to run it, one after the other")
 	flag.StringVar(&r.version, "version", "dev", "the version of Seaway to write into the reports")
+	flag.StringVar(&r.addresses, "addresses", "Pod", "the slice's spec.addresses: Pod or Slice")
 	flag.StringVar(&filter, "focus", "", "only specs whose text matches this expression (such a report is no proof)")
 	keep := flag.Bool("keep", false, "leave a lab up that was started for this")
 	flag.Parse()
@@ -50,6 +52,7 @@ func main() {
 // run is one order of so many runs of a suite.
 type run struct {
 	suite, out, version string
+	addresses           string // of the slice: Pod or Slice
 	runs                int
 	extra               []string
 	stage               *stage.Stage
@@ -95,13 +98,26 @@ func (r *run) all(ctx context.Context, keep bool) (err error) {
 			err = errors.Join(err, r.stage.Down(down))
 		}()
 	}
-	for _, step := range []func(context.Context) error{r.stage.Build, r.stage.Up, r.stage.Images, r.images, r.install, r.slice} {
+	for _, step := range []func(context.Context) error{r.stage.Build, r.lab, r.stage.Up, r.stage.Images, r.images, r.install, r.slice} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
 	defer r.clean(context.WithoutCancel(ctx))
 	return r.repeat(ctx)
+}
+
+// lab starts the suite's own lab unless one is up.
+func (r *run) lab(ctx context.Context) error {
+	if _, err := r.stage.Layout(ctx); !errors.Is(err, stage.ErrNoLab) {
+		return nil // whatever is wrong with it, Up mends
+	}
+	config := filepath.Join(r.stage.Root, "e2e", "conformance", "lab.yaml")
+	_, _, err := r.stage.Runner.Run(ctx, stage.Command{Args: []string{r.stage.Lab, "up", "--config", config}, Live: os.Stdout})
+	if err != nil {
+		return fmt.Errorf("start the lab: %w", err)
+	}
+	return nil
 }
 
 func (r *run) install(ctx context.Context) error {
@@ -122,6 +138,7 @@ kind: Slice
 metadata: {name: `+sliceName+`}
 spec:
   prefixes: [10.88.0.0/16]
+  addresses: `+r.addresses+`
   namespaces:
     selector:
       matchExpressions:

@@ -103,6 +103,7 @@ func (c *compiler) slice(s fleet.Slice) Slice {
 		Prefixes: sorted(s.Prefixes, comparePrefix),
 		Hosts:    c.hosts(s.Name),
 	}
+	out.Networks, out.Aliases = c.networks(s), c.aliases(s)
 	out.Services, out.Kept = balances(s.Name, c.in.Services, share.View{Cluster: c.in.Cluster, Node: c.in.Node, Nodes: c.local.Nodes})
 	for _, p := range c.in.Pods {
 		if p.Slice != s.Name || p.Cluster != c.in.Cluster || p.Node != c.in.Node {
@@ -118,7 +119,7 @@ func (c *compiler) slice(s fleet.Slice) Slice {
 			Addrs:    sorted(p.Addrs, netip.Addr.Compare),
 			PodIPs:   sorted(p.PodIPs, netip.Addr.Compare),
 			Link:     link(p.UID),
-			Prefixes: out.Prefixes,
+			Prefixes: sorted(slices.Concat(out.Prefixes, out.Networks), comparePrefix),
 		})
 	}
 	slices.SortFunc(out.Attachments, func(a, b Attachment) int {
@@ -450,6 +451,12 @@ func (n Node) Text() string {
 	fmt.Fprintf(&b, "node %s/%s port %d\n", n.Cluster, n.Name, n.Tunnel.Port)
 	for _, s := range n.Slices {
 		fmt.Fprintf(&b, "slice %s mtu %d prefixes %s\n", s.Name, s.MTU, join(s.Prefixes))
+		if len(s.Networks) > 0 {
+			fmt.Fprintf(&b, "  networks %s\n", join(s.Networks))
+		}
+		for _, a := range s.Aliases {
+			fmt.Fprintf(&b, "  alias %s is %s\n", a.Addr, a.To)
+		}
 		for _, a := range s.Attachments {
 			fmt.Fprintf(&b, "  pod %s/%s link %s addrs %s cni %s\n", a.Namespace, a.Pod, a.Link, join(a.Addrs), join(a.PodIPs))
 		}

@@ -111,6 +111,10 @@ type Slice struct {
 	// slice's prefixes is refused at once, and connections to what was among them and is no more are ended. Nil: the
 	// slice does not know its hosts (the management slice) and refuses nothing.
 	Hosts []netip.Addr `json:"hosts,omitempty"`
+	// Networks are the other clusters' pod networks where pods are reached at their own addresses too: this node's pods
+	// route them into the slice, and Aliases says who is where. Sorted; mostly none.
+	Networks []netip.Prefix `json:"networks,omitempty"`
+	Aliases  []Alias        `json:"aliases,omitempty"` // sorted by address
 	// Kept names the services (namespace/name) none of whose endpoints can be reached: their last answer stands.
 	Kept []string `json:"kept,omitempty"`
 	// Seq orders the plans of one agent's life: the data path never goes back to an older one. 0: not ordered.
@@ -127,7 +131,14 @@ type Attachment struct {
 	Addrs     []netip.Addr   `json:"addrs"`
 	PodIPs    []netip.Addr   `json:"podIPs,omitempty"` // the CNI's: replies from them keep leaving by the CNI
 	Link      string         `json:"link"`             // the slice's end of the veth pair
-	Prefixes  []netip.Prefix `json:"prefixes"`         // what the pod routes into the link: the slice's, never a default
+	Prefixes  []netip.Prefix `json:"prefixes"`         // what the pod routes into the link: the slice's and its Networks, never a default
+}
+
+// Alias is the address that a pod of another cluster has in that cluster's network. What is sent to it goes to the pod's
+// address on the slice.
+type Alias struct {
+	Addr netip.Addr `json:"addr"`
+	To   netip.Addr `json:"to"` // of the same family
 }
 
 // Route is a route in a slice's namespace.
