@@ -75,6 +75,11 @@ func checkIntent(in *fleet.Intent, node string) (*fleet.Intent, error) {
 				return nil, fmt.Errorf("intent: slice %s has a block without a prefix", s.Name)
 			}
 		}
+		for _, n := range s.Networks { // pods route them into the slice: never everything
+			if !n.Prefix.IsValid() || n.Prefix.Addr().Is4In6() || n.Prefix.Bits() == 0 {
+				return nil, fmt.Errorf("intent: slice %s has no valid pod network %v", s.Name, n.Prefix)
+			}
+		}
 	}
 	for _, p := range in.Pods {
 		for _, addr := range p.Addrs {

@@ -272,6 +272,7 @@ func TestBadIntents(t *testing.T) {
 		"path for a name":  edit(`"name":"pay"`, `"name":"../../etc"`),
 		"management slice": edit(`"name":"pay"`, `"name":"seaway"`),
 		"no prefix":        edit(`"10.77.0.0/16"`, `""`),
+		"all networks":     edit(`"name":"pay"`, `"name":"pay","networks":[{"cluster":"c2","prefix":"0.0.0.0/0"}]`),
 		"no address":       edit(`"10.77.0.1"`, `""`),
 		"no UID":           edit(`"uid":"a"`, `"uid":""`),
 	} {

@@ -43,6 +43,9 @@ func (c *compiler) aliases(s fleet.Slice) []Alias {
 				continue
 			}
 			for _, own := range e.PodAddrs {
+				if !own.IsValid() || own.Is4In6() {
+					continue
+				}
 				for _, a := range e.Addrs {
 					if a.Is4() == own.Is4() {
 						claims = append(claims, claim{Alias{own, a}, e.Ready})
