@@ -11,7 +11,6 @@ import (
 	"seaway.dev/seaway/bulletin"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/policy"
-	"seaway.dev/seaway/slice/share"
 )
 
 // Roster is who is on which slice. It never changes once made.
@@ -37,8 +36,7 @@ type Roster struct {
 	policies map[string][]fleet.Policy    // node → policies on its pods
 	attached map[string]fleet.Attachment  // "node uid" → what the node reports
 	problems []fleet.Problem
-	sights   map[string]share.Sight     // what this cluster's nodes hold of all nodes, by ID
-	sites    map[string]map[string]bool // slice → nodes, by ID, with pods on it
+	sights   map[string][]fleet.Sight // node → what it hears of nodes that it does not measure
 }
 
 // New makes the roster of one snapshot of facts.

@@ -1,15 +1,16 @@
 package roster
 
 import (
-	"maps"
 	"slices"
+	"strings"
 
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/share"
 )
 
-// gather notes what this cluster's nodes hold of others, for those that do not measure them. Only what a node has told
-// this leader counts: what another leader was told may be long over.
+// gather notes what this cluster's nodes hold of others, for those that do not measure them: nodes of slices that they do
+// not host. Only what a node has told this leader counts: what another leader was told may be long over. Nodes that host
+// the same slices hear the same.
 func (r *Roster) gather() {
 	said := map[string][]fleet.Sight{}
 	for name, rep := range r.f.Reports {
@@ -17,36 +18,62 @@ func (r *Roster) gather() {
 			said[r.f.Cluster+"/"+name] = rep.Sights
 		}
 	}
-	r.sights, r.sites = share.Gather(said), map[string]map[string]bool{}
-	if len(r.sights) == 0 {
+	if len(said) == 0 {
 		return
 	}
-	for slice, pods := range r.pods {
-		on := map[string]bool{}
-		for _, p := range pods {
-			if p.Node != "" {
-				on[p.Cluster+"/"+p.Node] = true
-			}
+	sights, sites := share.Gather(said), r.sites()
+	alike := map[string][]fleet.Sight{}
+	r.sights = make(map[string][]fleet.Sight, len(r.f.Nodes))
+	for name := range r.f.Nodes {
+		hosted := strings.Join(r.Hosts(name), " ")
+		list, made := alike[hosted]
+		if !made {
+			list = choose(sights, sites, r.hosts[name])
+			alike[hosted] = list
 		}
-		r.sites[slice] = on
+		r.sights[name] = list
 	}
 }
 
-// sightsFor lists what a node is to know of nodes of slices that it does not host. What it measures itself it knows better.
-func (r *Roster) sightsFor(node string) (out []fleet.Sight) {
-	own := map[string]bool{r.f.Cluster + "/" + node: true}
-	wanted := map[string]bool{}
-	for slice, on := range r.sites {
-		if r.hosts[node][slice] {
-			maps.Copy(own, on)
-		} else {
-			maps.Copy(wanted, on)
+// sites lists by slice the nodes, by ID, that have pods on it: others' show the slice's key.
+func (r *Roster) sites() map[string][]string {
+	out := map[string][]string{}
+	for name, hosted := range r.hosts {
+		for slice := range hosted {
+			out[slice] = append(out[slice], r.f.Cluster+"/"+name)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(wanted)) {
-		if s, known := r.sights[id]; known && !own[id] {
-			out = append(out, fleet.Sight{Node: id, Down: s.Down, Gray: s.Gray, Distance: s.Distance})
+	for _, b := range r.others {
+		for _, n := range b.Nodes {
+			for slice := range n.Keys {
+				if r.slices[slice] != nil {
+					out[slice] = append(out[slice], b.Cluster+"/"+n.Name)
+				}
+			}
 		}
 	}
+	return out
+}
+
+// choose lists the sights of nodes that are on a slice that is not hosted, and on none that is.
+func choose(sights map[string]share.Sight, sites map[string][]string, hosted map[string]bool) (out []fleet.Sight) {
+	measured := map[string]bool{}
+	for slice := range hosted {
+		for _, id := range sites[slice] {
+			measured[id] = true
+		}
+	}
+	for slice, ids := range sites {
+		if hosted[slice] {
+			continue
+		}
+		for _, id := range ids {
+			if s, known := sights[id]; known && !measured[id] {
+				measured[id] = true // once
+				out = append(out, fleet.Sight{Node: id, Down: s.Down, Gray: s.Gray, Distance: s.Distance})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b fleet.Sight) int { return strings.Compare(a.Node, b.Node) })
 	return out
 }

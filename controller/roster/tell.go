@@ -88,7 +88,7 @@ func (r *Roster) Intent(node string) *fleet.Intent {
 	}
 	in.Clusters = r.clusters(node)
 	in.Services, in.Unsure = r.f.Services, !r.f.Named
-	in.Prefixes, in.Sights = r.prefixes(), r.sightsFor(node)
+	in.Prefixes, in.Sights = r.prefixes(), r.sights[node]
 	in.Policies = r.policies[node]
 	in.Carry = r.carry(node)
 	return in
