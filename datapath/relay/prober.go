@@ -145,10 +145,10 @@ func (sw *Switch) steer(nb *neighbor, now time.Duration) (again bool) {
 	ds := nb.pair.Ways()
 	in := nb.pair.InUse()
 	c := steer.Choice{Use: in, Hedge: [2]int{-1, -1}, Ask: -1}
-	if nb.lead || in < 0 || ds[in].State != detect.Alive {
+	if nb.lead || in < 0 || ds[in].State != detect.Alive || ds[in].Quiet() {
 		ws := make([]steer.Way, len(ds))
 		for i, d := range ds {
-			ws[i] = steer.Way{Class: nb.ways[i].class, State: d.State, RTT: d.RTT, Lost: d.Lost(), Seen: d.Seen(), Worse: d.Worse() != ""}
+			ws[i] = steer.Way{Class: nb.ways[i].class, State: d.State, RTT: d.RTT, Lost: d.Lost(), Seen: d.Seen(), Worse: d.Worse() != "", Quiet: d.Quiet()}
 		}
 		c = nb.steer.Step(ws, now)
 	}

@@ -220,7 +220,7 @@ func (p *Pair) Data(way int, now time.Duration) {
 	p.woke(now)
 	w := p.ways[way]
 	w.flow.packet(now)
-	w.data = now
+	w.data, w.quiet = now, false
 }
 
 // Sending notes that data go to the node.
@@ -286,7 +286,7 @@ func (p *Pair) judge(i int, now time.Duration) {
 	case Alive:
 		missed := w.expect > 0 && now >= w.expect
 		if i == p.use && w.flow.stopped(w.data, now) && now-p.sent < answered {
-			w.flow.n = 0 // once
+			w.flow.n, w.quiet = 0, true // once
 			if now-w.asked > p.cfg.Active/4 {
 				w.next, w.prompt = 0, true
 			}

@@ -196,9 +196,9 @@ func (e *end) ask(way int) {
 func (e *end) steerNow() {
 	var ws []steer.Way
 	for i, w := range e.pair.Ways() {
-		ws = append(ws, steer.Way{Class: e.class[i], State: w.State, RTT: w.RTT, Lost: w.Lost(), Seen: w.Seen(), Worse: w.Worse() != ""})
+		ws = append(ws, steer.Way{Class: e.class[i], State: w.State, RTT: w.RTT, Lost: w.Lost(), Seen: w.Seen(), Worse: w.Worse() != "", Quiet: w.Quiet()})
 	}
-	if e.i == 1 && e.pair.InUse() >= 0 && ws[e.pair.InUse()].State == detect.Alive {
+	if e.i == 1 && e.pair.InUse() >= 0 && ws[e.pair.InUse()].State == detect.Alive && !ws[e.pair.InUse()].Quiet {
 		e.choice = steer.Choice{Use: e.pair.InUse(), Hedge: [2]int{-1, -1}} // the lead decides
 		return
 	}
