@@ -255,10 +255,7 @@ func TestWithoutProbes(t *testing.T) {
 // TestProbesDropped: a network that drops probes and passes WireGuard kills nobody: what is held of the other is unknown,
 // and data pass.
 func TestProbesDropped(t *testing.T) {
-	q := newQuad(t, true)
-	e := startEcho(t, q.a.slices["pay"], q.b.slices["pay"], "10.77.2.1")
-	settle(t, time.Second)
-	e.worst(t)
+	q := newQuad(t, true) // with a stream, probes would pass at the end of its trains, of which nft sees the first packet only
 	wasDown := q.watchDown(t, q.a, q.b.id)
 	q.dropProbes()
 	_, r := q.until(t, 5*time.Second, q.a, q.b.id, fleet.ReachUnknown, "")
@@ -266,9 +263,6 @@ func TestProbesDropped(t *testing.T) {
 	settle(t, 2*time.Second)
 	if err := q.a.ping("pay", "10.77.2.1"); err != nil {
 		t.Error(err)
-	}
-	if gap := e.worst(t); gap > 2*time.Second {
-		t.Errorf("data after %v", gap)
 	}
 	if r, ok := wasDown(); ok {
 		t.Errorf("was called dead: %+v", r)
