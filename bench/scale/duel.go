@@ -36,7 +36,7 @@ func (o options) duel(ctx context.Context, t *trace.Trace, p sim.Profile) (*duel
 	d := &duel{Trace: t.Name, Profile: p.Name}
 	policies := []string{match.Seaway, "hpa70", "hpa60", match.HPABest, "keda", match.B1}
 	if o.ablate {
-		policies = append(policies, ablations...)
+		policies = append(append(policies, ablations...), "seaway-learner")
 	}
 	conf.From = 0.5
 	var err error

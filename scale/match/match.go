@@ -106,6 +106,7 @@ func Named(name string) (sim.Maker, error) {
 		"seaway-no-seasons":  {NoSeasons: true},
 		"seaway-no-delays":   {NoDelays: true},
 		"seaway-no-guard":    {NoGuard: true},
+		"seaway-learner":     {Learner: true},
 	}[name]
 	if !ok {
 		return sim.Named(name)

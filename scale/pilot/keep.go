@@ -53,6 +53,9 @@ func (p *Pilot) Restore(saved []byte) error {
 	if err := s.Forecast.Check(); err != nil {
 		return fmt.Errorf("read the pilot's state: %w", err)
 	}
+	if err := s.Learn.Check(); err != nil {
+		return fmt.Errorf("read the pilot's state: %w", err)
+	}
 	s.Capacity.Cores = fresh.state.Capacity.Cores
 	s.Capacity.Refresh()
 	p.state, p.shadow = k.State, nil

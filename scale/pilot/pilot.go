@@ -5,6 +5,8 @@
 //	starts  ─▶ delay    (how soon pods come)   ─┘               ▲
 //	samples ─▶ hpa.Shadow (what HPA would do) ──────────────────┘
 //
+// With Options.Learner, learn takes the place of decide.
+//
 // It is pure: no clock, no I/O, and given the same inputs it decides the same. All that it knows can be kept (Save)
 // and read back (Restore).
 package pilot
@@ -20,6 +22,7 @@ import (
 	"seaway.dev/seaway/scale/forecast"
 	"seaway.dev/seaway/scale/guard"
 	"seaway.dev/seaway/scale/hpa"
+	"seaway.dev/seaway/scale/learn"
 	"seaway.dev/seaway/scale/record"
 )
 
@@ -35,23 +38,34 @@ type Options struct {
 	NoSeasons  bool // no periods
 	NoDelays   bool // start delays stay what is believed of an unknown provider
 	NoGuard    bool // bounds only
+	// Learner puts the rule of scaling in charge whose outcomes in its twin were best (package learn), instead of one
+	// open-loop plan for all. Not the default: decision 0019 says what it earns and what it lacks.
+	Learner bool
 	// Delays, when not nil, is believed instead of what is seen (another provider's, to see what learning earns).
 	Delays *delay.Model
+	// Foresee, when not nil, is believed instead of the forecast, and Law instead of what was learnt of pods: oracles, to
+	// see what better ones could earn. Foresee fills the fan of the load between two times, Law is the share of requests
+	// that goes bad when pods carry load cores.
+	Foresee func(from, to time.Time, fan *forecast.Point)
+	Law     func(load float64, pods int) float64
 }
 
-// Knobs are what a learner may turn, within the guard rails; nothing does yet.
+// Knobs are constants to experiment with.
 type Knobs struct {
-	Aim  float64 // share of the error budget that a quiet service should use; 0: 0.2
+	Aim  float64 // share of the error budget to use; 0: 0.2, or 1 with the learner, whose limit it is
 	Lead float64 // on the learned start delays; 0: 1
 	Hold float64 // on the time for which capacity is kept before it is given back; 0: 6
 	Room float64 // on the load; 0: 1
 }
 
-func (k Knobs) defaults() Knobs {
+func (k Knobs) defaults(learner bool) Knobs {
 	def := func(x *float64, v float64) {
 		if *x == 0 {
 			*x = v
 		}
+	}
+	if learner {
+		def(&k.Aim, 1)
 	}
 	def(&k.Aim, 0.2)
 	def(&k.Lead, 1)
@@ -78,6 +92,7 @@ type State struct {
 	Delays   *delay.Model
 	Guard    guard.State
 	Keep     decide.Keep
+	Learn    learn.Model
 	Key      delay.Key
 	Newest   scale.Sample
 	Decided  time.Time
@@ -101,7 +116,7 @@ func New(t scale.Terms, o Options) *Pilot {
 	if o.Mode == "" {
 		o.Mode = guard.Full
 	}
-	o.Knobs = o.Knobs.defaults()
+	o.Knobs = o.Knobs.defaults(o.Learner)
 	t.Min = max(t.Min, 1)
 	if t.PodHour <= 0 && t.NodeHour <= 0 {
 		t.PodHour = 1
@@ -153,11 +168,18 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 	} else {
 		rules := p.opts.Rules
 		if rules.Cost == 0 {
-			rules.Cost = p.ceiling() + 0.15
+			rules.Cost = 1.2 // the learner has a ceiling of its own, below
+			if !p.opts.Learner {
+				rules.Cost = p.ceiling() + 0.15
+			}
 		}
 		v = s.Guard.Judge(w, p.terms, rules)
 	}
-	if v.Pods < in.Replicas && p.opts.Rules.Pin == 0 {
+	if p.opts.Learner {
+		if held := min(s.Keep.Hold(in.Now.Unix(), v.Pods, 300), in.Replicas); held > v.Pods && v.Rail != "" && p.opts.Rules.Pin == 0 {
+			v.Pods = held // a rail must not make the count flutter
+		}
+	} else if v.Pods < in.Replicas && p.opts.Rules.Pin == 0 {
 		if held := min(s.Keep.Hold(in.Now.Unix(), v.Pods, p.hold(&pl)), in.Replicas); held > v.Pods {
 			v = guard.Verdict{Pods: held}
 			pl.why = "kept: starting anew would cost as much as keeping"
@@ -169,7 +191,9 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 	if v.Rail != "" {
 		s.Why = v.Rail
 	}
-	p.tilt(in, pl)
+	if !p.opts.Learner {
+		p.tilt(in, pl)
+	}
 	p.evidence(in, pl, v.Pods)
 	p.explain(in, pl, v)
 	return scale.Decision{Replicas: v.Pods, Spare: pl.spare, Why: s.Why}
@@ -193,6 +217,9 @@ func (p *Pilot) learn(in scale.Input) bool {
 		s.Forecast.Observe(m.At, m.Interval, m.Rate)
 		s.Guard.Base = s.Capacity.Base
 		s.Guard.Observe(m)
+		if p.opts.Learner {
+			p.twin(in, m)
+		}
 		if !math.IsNaN(m.Rate) {
 			s.Newest = m
 		}

@@ -42,6 +42,10 @@ func (p *Pilot) plan(in scale.Input) plan {
 	pl.load = rate * work
 	const most = 100000
 	pl.need = s.Capacity.Need(pl.load, p.aim()*3, most)
+	if p.opts.Learner {
+		p.choose(in, &pl)
+		return pl
+	}
 	times := p.times(pl)
 	fans := make([]forecast.Point, steps)
 	for i, d := range times {
@@ -50,6 +54,7 @@ func (p *Pilot) plan(in scale.Input) plan {
 		}
 		fans[i] = s.Forecast.At(in.Now.Add(d))
 	}
+	p.foresee(in.Now, times, fans)
 	backlog := p.backlog()
 	for i, d := range times {
 		if d <= time.Minute {
@@ -75,6 +80,18 @@ func (p *Pilot) times(pl plan) [steps]time.Duration {
 		out[i] = time.Duration(max(15*math.Exp(grow*float64(i)), 15*float64(min(i+1, 4)))) * time.Second
 	}
 	return out
+}
+
+// foresee puts an oracle's knowledge in place of the forecast, where there is one.
+func (p *Pilot) foresee(now time.Time, times [steps]time.Duration, fans []forecast.Point) {
+	if p.opts.Foresee == nil {
+		return
+	}
+	before := time.Duration(0)
+	for i, d := range times {
+		p.opts.Foresee(now.Add(before), now.Add(d), &fans[i])
+		before = d
+	}
 }
 
 // backlog is how many requests a second must be served on top, for what has piled up to be gone in half a minute.
@@ -132,6 +149,10 @@ func (p *Pilot) solve(in scale.Input, pl plan, times [steps]time.Duration, fans 
 	for i := range rows {
 		rows[i] = table.Row(low + i*unit)
 	}
+	bad := func(i int, load float64) float64 { return rows[i].Bad(load) }
+	if p.opts.Law != nil {
+		bad = func(i int, load float64) float64 { return p.opts.Law(load, low+i*unit) }
+	}
 	prob := decide.Problem{Low: 0, Now: (in.Replicas - low) / unit}
 	room := max(in.Nodes*p.terms.PodsPerNode, in.Replicas)
 	first := [2]int{steps - 1, steps - 1} // the first steps by which a pod, and a node, could be there
@@ -146,7 +167,7 @@ func (p *Pilot) solve(in scale.Input, pl plan, times [steps]time.Duration, fans 
 		for q, rate := range fans[s].Fan {
 			w, load := forecast.Weights[q]*rate*perBad*dt, rate*work
 			for i := range row {
-				row[i] += w * rows[i].Bad(load)
+				row[i] += w * bad(i, load)
 			}
 		}
 		prob.Stage = append(prob.Stage, row)

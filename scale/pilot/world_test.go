@@ -147,6 +147,28 @@ func TestBeatsHPA(t *testing.T) {
 	}
 }
 
+// TestLearnerKeepsTheTerms: the learner uses the error budget and stays within it, for less than HPA's cost.
+func TestLearnerKeepsTheTerms(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a day of simulated seconds")
+	}
+	w := usual()
+	p := New(w.terms, Options{Learner: true})
+	ours, theirs := w.run(t, p, 86400), w.run(t, hpa.New(w.terms, hpa.Config{Target: 70}), 86400)
+	t.Logf("ours %.1f node-h, %.4f %% bad; hpa70 %.1f node-h, %.4f %% bad", ours.nodeHours, 100*ours.share(), theirs.nodeHours, 100*theirs.share())
+	if ours.share() > 1-w.terms.Good || ours.nodeHours > theirs.nodeHours {
+		t.Errorf("want at most %.3f %% bad and no more nodes than HPA", 100*(1-w.terms.Good))
+	}
+	b, err := p.Save()
+	if err != nil || len(b) > 50<<10 {
+		t.Errorf("%d bytes, %v: want at most 50 KiB", len(b), err)
+	}
+	q := New(w.terms, Options{Learner: true})
+	if err := q.Restore(b); err != nil || q.state.Learn.Chosen != p.state.Learn.Chosen || len(q.state.Learn.Arms) != len(p.state.Learn.Arms) {
+		t.Errorf("what was learnt is lost by a restart: %v", err)
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	w := usual()
 	p := New(w.terms, Options{})

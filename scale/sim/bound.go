@@ -18,6 +18,10 @@ type steady struct {
 
 const steps = 2000
 
+// AtRest is the share of requests that are not good with so many warm pods at an intensity that stays: the simulator's
+// own queue, for policies that are to know it.
+func AtRest(conf Config) func(intensity float64, pods int) float64 { return newSteady(conf).bad }
+
 func newSteady(conf Config) *steady {
 	s := &steady{conf: conf, q: newFluid(conf, 0)}
 	st := s.q.tables.get(conf.Service.Workers)
