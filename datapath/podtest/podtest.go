@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -127,7 +128,11 @@ func Snapshot(t testing.TB, ns *netns.NS) string {
 			out = strings.ReplaceAll(out, state, "")
 		}
 		fmt.Fprintf(&b, "# %s\n", strings.Join(args, " "))
-		for line := range strings.Lines(out) {
+		lines := slices.Collect(strings.Lines(out))
+		if slices.Contains(args, "route") {
+			slices.Sort(lines) // the kernel's own come in whatever order links begin to carry
+		}
+		for _, line := range lines {
 			if !strings.HasPrefix(line, "multicast ff00::/8 dev veth") { // the kernel's, once the link carries
 				b.WriteString(line)
 			}
