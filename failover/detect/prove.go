@@ -14,6 +14,7 @@ const (
 	suspectLost  = 3                // asks lost in a row on every way that make it worth a handshake
 	suspectOther = 5                // the same where the other end leads, and asks for it first
 	checkAgain   = 5 * time.Second  // between two handshakes; WireGuard itself makes none sooner
+	checkSoon    = time.Second      // the same at first, while a node is down: the last one may have been too soon for WireGuard
 	checkDown    = 30 * time.Second // the most that grows to while a node is down; WireGuard repeats it for 90 s
 	shakingTakes = 25 * time.Millisecond
 	provenFor    = 2 * time.Second  // a proof this old still speaks against a loss of asks
@@ -156,7 +157,7 @@ func (p *Pair) silentBy(lost int) bool {
 func (p *Pair) pause() time.Duration {
 	switch {
 	case p.state == fleet.ReachDown:
-		return min(checkAgain<<min(max(p.checks, 1)-1, 8), checkDown)
+		return min(checkSoon<<min(max(p.checks, 1)-1, 8), checkDown)
 	case p.mute:
 		return muteCheck
 	}
