@@ -10,6 +10,7 @@
 //	probe dig NAME [A|AAAA|SRV]       what the pod's resolver answers
 //	probe addrs [LINK]                the addresses on a link, slice0 by default
 //	probe shoot FILE                  packets with any source and destination, one a line (see shoot.go)
+//	probe letters FROM TO WHAT        misbehave towards a carrier of bulletins (see letters.go)
 //	probe seen                        the marks of probe packets that reached this pod
 //	probe pause                       the sandbox's process: do nothing, well
 //
@@ -41,15 +42,15 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, seen, pause")
+		return errors.New("want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, letters, seen, pause")
 	}
 	verbs := map[string]func([]string) error{
 		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "fate": fate, "dig": dig, "names": names,
-		"addrs": addrs, "shoot": shoot, "seen": seen, "pause": pause,
+		"addrs": addrs, "shoot": shoot, "letters": letters, "seen": seen, "pause": pause,
 	}
 	verb, ok := verbs[args[0]]
 	if !ok {
-		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, seen, pause", args[0])
+		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, letters, seen, pause", args[0])
 	}
 	return verb(args[1:])
 }
