@@ -2,7 +2,9 @@ package bulletin
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 
@@ -43,7 +45,19 @@ func Check(b *fleet.Bulletin, owner string, all []fleet.Slice) (*fleet.Bulletin,
 	if b.Cluster != owner {
 		return nil, Refusals{}, fmt.Errorf("bulletin of cluster %.64q in the mailbox of %q", b.Cluster, owner)
 	}
-	c := checker{owner: owner, blocks: map[string][]netip.Prefix{}, networks: map[string][]netip.Prefix{}}
+	c := newChecker(owner, all)
+	out := *b
+	out.Region, out.Provider, out.Software = short(b.Region), short(b.Provider), short(b.Software)
+	out.Nodes = c.nodes(b.Nodes)
+	out.Pods = c.pods(b.Pods)
+	out.Exports = c.exports(b.Exports)
+	out.Networks, out.Needed = nil, nil // what the hub makes of them counts
+	return &out, c.refused, nil
+}
+
+// newChecker makes what is to be known of an owner.
+func newChecker(owner string, all []fleet.Slice) *checker {
+	c := &checker{owner: owner, blocks: map[string][]netip.Prefix{}, networks: map[string][]netip.Prefix{}}
 	for _, s := range all {
 		if !slices.Contains(s.Clusters, owner) {
 			continue
@@ -60,13 +74,7 @@ func Check(b *fleet.Bulletin, owner string, all []fleet.Slice) (*fleet.Bulletin,
 			}
 		}
 	}
-	out := *b
-	out.Region, out.Provider, out.Software = short(b.Region), short(b.Provider), short(b.Software)
-	out.Nodes = c.nodes(b.Nodes)
-	out.Pods = c.pods(b.Pods)
-	out.Exports = c.exports(b.Exports)
-	out.Networks, out.Needed = nil, nil // what the hub makes of them counts
-	return &out, c.refused, nil
+	return c
 }
 
 type checker struct {
@@ -260,4 +268,80 @@ func noted(m map[string]string) bool {
 		size += len(k) + len(v)
 	}
 	return size <= maxNotes
+}
+
+// Recheck is [Check] of a bulletin after an earlier one of the same cluster, for the same slices, of which nothing was
+// refused: what the two share is not looked at again, so that a change costs what it changes.
+func Recheck(b *fleet.Bulletin, owner string, all []fleet.Slice, old, believed *fleet.Bulletin) (*fleet.Bulletin, Refusals, error) {
+	if old.Version != b.Version || old.Cluster != b.Cluster || !shared(old.Nodes, b.Nodes) {
+		return Check(b, owner, all)
+	}
+	c := newChecker(owner, all)
+	out := *b
+	out.Region, out.Provider, out.Software = short(b.Region), short(b.Provider), short(b.Software)
+	out.Nodes = slices.Clone(believed.Nodes)
+	if shared(old.Pods, b.Pods) {
+		out.Pods = believed.Pods
+	} else if out.Pods = repod(b.Pods, old.Pods, believed.Pods); out.Pods == nil {
+		out.Pods = c.pods(b.Pods)
+	}
+	if out.Exports = c.reexport(b.Exports, old.Exports, believed.Exports); out.Exports == nil {
+		out.Exports = c.exports(b.Exports)
+	}
+	out.Networks, out.Needed = nil, nil
+	return &out, c.refused, nil
+}
+
+// shared tells whether two lists are one.
+func shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// repod returns the pods as they are to be believed if they differ from the old ones, all of which were believed, in
+// their readiness alone; else nil.
+func repod(now, old, believed []fleet.Pod) []fleet.Pod {
+	if len(now) != len(old) || len(believed) != len(old) {
+		return nil
+	}
+	out := slices.Clone(believed)
+	for i := range now {
+		a, b := &now[i], &old[i]
+		if a.Namespace != b.Namespace || a.Name != b.Name || a.Slice != b.Slice || a.Cluster != b.Cluster || a.Node != b.Node ||
+			!shared(a.Addrs, b.Addrs) && !slices.Equal(a.Addrs, b.Addrs) || !maps.Equal(a.Labels, b.Labels) {
+			return nil
+		}
+		out[i].Ready = a.Ready
+	}
+	return out
+}
+
+// reexport returns the exports as they are to be believed if they are of the same names as the old ones, all of which
+// were believed; only those are checked of which something is not the very same. Else it returns nil.
+func (c *checker) reexport(now, old, believed []fleet.Export) []fleet.Export {
+	if len(now) != len(old) || len(believed) != len(old) || len(now) == 0 {
+		return nil
+	}
+	for i := range now {
+		if a, b := &now[i], &old[i]; a.Namespace != b.Namespace || a.Name != b.Name || a.Slice != b.Slice {
+			return nil
+		}
+	}
+	out, before := slices.Clone(believed), c.refused
+	for i := range now {
+		a, b := &now[i], &old[i]
+		if shared(a.Endpoints, b.Endpoints) && sameHead(*a, *b) {
+			continue
+		}
+		one := c.exports(now[i : i+1])
+		if len(one) == 0 {
+			c.refused = before // as a whole, then
+			return nil
+		}
+		out[i] = one[0]
+	}
+	return out
+}
+
+// sameHead compares two exports without their endpoints.
+func sameHead(a, b fleet.Export) bool {
+	a.Endpoints, b.Endpoints = nil, nil
+	return reflect.DeepEqual(a, b)
 }

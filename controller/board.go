@@ -40,6 +40,19 @@ func newBoard(cluster, software string) *board {
 func (b *board) edit(fn func(*roster.Facts) bool) {
 	b.mu.Lock()
 	changed := fn(&b.facts)
+	if changed {
+		b.facts.Here++
+	}
+	b.mu.Unlock()
+	if changed {
+		b.touch()
+	}
+}
+
+// hear changes nothing but what another cluster says.
+func (b *board) hear(fn func(bulletins map[string]*fleet.Bulletin) bool) {
+	b.mu.Lock()
+	changed := fn(b.facts.Bulletins)
 	b.mu.Unlock()
 	if changed {
 		b.touch()

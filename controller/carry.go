@@ -183,10 +183,10 @@ func (c *carry) fromHub(cluster string, b *fleet.Bulletin, body, sig []byte) {
 // put puts a bulletin on the board if it is newer.
 func (c *carry) put(b *fleet.Bulletin, way string) {
 	taken := false
-	c.l.board.edit(func(f *roster.Facts) bool {
-		taken = b.Newer(f.Bulletins[b.Cluster])
+	c.l.board.hear(func(bulletins map[string]*fleet.Bulletin) bool {
+		taken = b.Newer(bulletins[b.Cluster])
 		if taken {
-			f.Bulletins[b.Cluster] = b
+			bulletins[b.Cluster] = b
 		}
 		return taken
 	})

@@ -53,6 +53,9 @@ type leader struct {
 	tasks      sync.WaitGroup                    // of the session with the hub
 	credential atomic.Pointer[credential.Source] // of that session; nil before the first one
 
+	speaking atomic.Bool // the loop tells discovery, and hears it afterwards
+	again    time.Time   // when addresses are to be looked at again; of the loop
+
 	leaving chan struct{} // holds one element once the cluster is to leave the fleet
 	clear   atomic.Bool   // having left, nothing of ours is on pods and services
 
@@ -71,7 +74,7 @@ func newLeader(cfg Config, mgr manager.Manager) (*leader, error) {
 	l.cache = mgr.GetCache()
 	l.discover = discoverykube.New(mgr.GetClient(), discoverykube.Config{
 		Cluster: cfg.Cluster, SliceOf: l.sliceOf, Direct: l.client, Families: l.families, Networks: l.networks, Pod: l.pod, Expected: l.expected, IPs: l.serviceIPs,
-		Remote: l.remoteExports, Changed: l.board.touch, Log: cfg.Log,
+		Remote: l.remoteExports, Changed: l.discovered, Log: cfg.Log,
 	})
 	if err := l.discover.SetupWithManager(mgr); err != nil {
 		return nil, fmt.Errorf("service discovery: %w", err)
@@ -209,13 +212,19 @@ func (l *leader) loop(ctx context.Context) error {
 
 // turn makes one roster and hands it out. It returns when to do so again although nothing changes.
 func (l *leader) turn(now time.Time) time.Time {
-	held, unsure, telling := l.hearDiscovery(now)
+	held, _, _ := l.hearDiscovery(now)
 	f := l.board.snapshot()
 	before := l.roster.Load()
 	r := roster.Next(f, before)
-	again := l.ledgers.settle(r, f.Leaving, now)
+	here := r.SameHere(before)
+	if !here || !l.ledgers.calm(now) {
+		l.again = l.ledgers.settle(r, f.Leaving, now)
+	}
 	r.Share(before)
 	l.roster.Store(r)
+	l.tellDiscovery(before, r, held)
+	_, unsure, telling := l.hearDiscovery(now) // what it has made of that: nobody waits for the next turn
+	f, r = l.refine(f, r)
 	exhausted, demand, problems := l.ledgers.state()
 	if telling || f.Leaving {
 		b := r.Bulletin()
@@ -224,7 +233,7 @@ func (l *leader) turn(now time.Time) time.Time {
 	}
 	l.streams.wakeAll()
 	l.marks.offer(r.PodStates(exhausted), f.Pods)
-	l.tellDiscovery(before, r, held)
+	again := l.again
 	if next := now.Add(doubtPace); (unsure || !telling) && (again.IsZero() || next.Before(again)) {
 		again = next
 	}
@@ -237,6 +246,31 @@ func (l *leader) turn(now time.Time) time.Time {
 		}
 	}
 	return again
+}
+
+// refine puts into a roster what discovery has made of it meanwhile.
+func (l *leader) refine(f *roster.Facts, r *roster.Roster) (*roster.Facts, *roster.Roster) {
+	l.board.mu.Lock()
+	exports, services, named := l.board.facts.Exports, l.board.facts.Services, l.board.facts.Named
+	l.board.mu.Unlock()
+	if same(exports, f.Exports) && same(services, f.Services) && named == f.Named {
+		return f, r
+	}
+	now := *f
+	now.Exports, now.Services, now.Named = exports, services, named
+	r = r.With(exports, services, named)
+	l.roster.Store(r)
+	return &now, r
+}
+
+// same tells whether two lists are one.
+func same[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// discovered has the loop hear discovery; when it is about to, nothing needs to be done.
+func (l *leader) discovered() {
+	if !l.speaking.Load() {
+		l.board.touch()
+	}
 }
 
 // hearDiscovery puts what discovery has worked out on the board. It returns what doubt.at does, and whether this
@@ -259,17 +293,17 @@ func (l *leader) noteDiscovery(exports []fleet.Export, known bool, services []fl
 	l.board.mu.Lock()
 	old := l.board.facts.Services
 	l.board.mu.Unlock()
-	if all && (len(old) != len(services) || len(old) == 0 || &old[0] != &services[0]) {
+	if all && (len(services) == 0 || !same(old, services)) {
 		// Before the board's lock: a ledger that is written down publishes on the board with its own lock held.
 		l.ledgers.use(services)
 	}
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
-	if known && !reflect.DeepEqual(exports, l.board.facts.Exports) {
+	if known && !same(exports, l.board.facts.Exports) && !reflect.DeepEqual(exports, l.board.facts.Exports) {
 		l.board.facts.Exports = exports
 	}
 	l.board.facts.Named = l.board.facts.Named || all && !unsure
-	if all && !reflect.DeepEqual(services, l.board.facts.Services) {
+	if all { // the same list until something changes
 		l.board.facts.Services = services
 	}
 }
@@ -279,6 +313,8 @@ func (l *leader) tellDiscovery(before, now *roster.Roster, held bool) {
 	if l.discover == nil {
 		return
 	}
+	l.speaking.Store(true)
+	defer l.speaking.Store(false)
 	exports := map[string][]fleet.Export{}
 	others, _ := now.Others()
 	for name, b := range others {
@@ -303,6 +339,9 @@ func (l *leader) tellDiscovery(before, now *roster.Roster, held bool) {
 
 // changedNamespaces lists the namespaces whose slice, whose slice's addresses, or whose pods' addresses or links differ.
 func changedNamespaces(a, b *roster.Roster) []string {
+	if b.SameHere(a) {
+		return nil
+	}
 	was, is := a.Footprint(), b.Footprint()
 	var out []string
 	for ns, f := range is {

@@ -50,6 +50,10 @@ type ledgers struct {
 	books    map[string]*book                // by slice
 	requests map[string]map[string]time.Time // slice → service key → last asked for
 	services map[string]map[string]bool      // slice → service keys in use; nil while not known
+	used     []fleet.Service                 // what services was made of
+	news     bool                            // services or requests changed since everything was settled
+	settled  time.Time                       // when it was
+	again    time.Time                       // when it is to be again though nothing changes; zero: never
 	wake     chan struct{}
 }
 
@@ -121,6 +125,7 @@ func (l *ledgers) publish(slice string, leases map[string][]netip.Addr) {
 func (l *ledgers) settle(r *roster.Roster, leaving bool, now time.Time) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.news, l.settled = false, now
 	var again time.Time
 	seen := map[string]bool{}
 	for _, s := range r.Slices() {
@@ -133,7 +138,18 @@ func (l *ledgers) settle(r *roster.Roster, leaving bool, now time.Time) time.Tim
 			l.kick()
 		}
 	}
+	l.again = again
 	return again
+}
+
+// settleEvery is how often everything is settled though nothing here changed: requests may have lapsed.
+const settleEvery = 5 * time.Second
+
+// calm tells whether there is nothing to settle, as far as it does not come of the roster.
+func (l *ledgers) calm(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.news && now.Sub(l.settled) < settleEvery && (l.again.IsZero() || now.Before(l.again))
 }
 
 // age decides whether a ledger is to go: when this cluster has not been on the slice for a whole rest. A slice that
@@ -277,7 +293,14 @@ func (l *ledgers) serviceKeys(slice string, now time.Time) map[string]bool {
 func (l *ledgers) use(services []fleet.Service) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.services = map[string]map[string]bool{}
+	old := l.used
+	l.used = services
+	if l.services != nil && slices.EqualFunc(old, services, func(a, b fleet.Service) bool {
+		return a.Name == b.Name && a.Namespace == b.Namespace && a.Slice == b.Slice && a.Headless == b.Headless
+	}) {
+		return
+	}
+	l.services, l.news = map[string]map[string]bool{}, true
 	for _, s := range services {
 		if s.Headless {
 			continue
@@ -297,6 +320,7 @@ func (l *ledgers) ask(slice, namespace, name string, leases map[string]map[strin
 		l.requests[slice] = map[string]time.Time{}
 	}
 	_, known := l.requests[slice][key]
+	l.news = l.news || !known
 	l.requests[slice][key] = time.Now()
 	l.mu.Unlock()
 	have := leases[slice][key]

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"sync"
 	"time"
@@ -36,6 +37,7 @@ type memory struct {
 
 	mu   sync.Mutex
 	want *remembered
+	here uint64 // roster.Facts.Here of want
 	wake chan struct{}
 }
 
@@ -79,6 +81,12 @@ func (m *memory) load(ctx context.Context) (*remembered, error) {
 
 // offer says what is known now.
 func (m *memory) offer(f *roster.Facts) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	alike := m.want != nil && f.Here != 0 && f.Here == m.here
+	if alike && maps.Equal(m.want.Bulletins, f.Bulletins) && same(m.want.Exports, f.Exports) && same(m.want.Services, f.Services) {
+		return
+	}
 	now := &remembered{
 		Version: fleet.WireVersion, Members: f.Members, Slices: f.Slices, Bulletins: f.Bulletins,
 		Exports: f.Exports, Services: f.Services, Reports: map[string]*fleet.Report{},
@@ -86,12 +94,11 @@ func (m *memory) offer(f *roster.Facts) {
 	for name, rep := range f.Reports {
 		now.Reports[name] = &fleet.Report{Version: rep.Version, Node: rep.Node, Addrs: rep.Addrs, Port: rep.Port, MTU: rep.MTU, Keys: rep.Keys}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if reflect.DeepEqual(m.want, now) {
+	if !alike && reflect.DeepEqual(m.want, now) {
+		m.here = f.Here
 		return
 	}
-	m.want = now
+	m.want, m.here = now, f.Here
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -109,6 +116,7 @@ func (m *memory) run(ctx context.Context) error {
 		m.mu.Lock()
 		want := *m.want
 		m.mu.Unlock()
+		began := time.Now()
 		if err := m.save(ctx, want); err != nil && ctx.Err() == nil {
 			m.log.Warn("what is known of the fleet was not written down; trying again", "err", err)
 			select {
@@ -119,7 +127,7 @@ func (m *memory) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(memoryPace):
+		case <-time.After(max(memoryPace, 50*time.Since(began))): // a large fleet costs its time
 		}
 	}
 }

@@ -19,6 +19,7 @@ type streams struct {
 	nodes  map[string]*nodeStream
 	change chan struct{} // closed at each new roster
 	rev    uint64
+	memo   delta.Memo
 }
 
 // nodeStream is what is known of one node's agent. It outlives the connection.
@@ -64,13 +65,13 @@ func (s *streams) next(node string, last *fleet.Intent, now bool) (*fleet.Intent
 	}
 	in := r.Intent(node)
 	in.Epoch = s.l.epoch
-	d, changed := delta.Intent(last, in)
+	d, changed := s.memo.Intent(last, in)
 	if !changed {
 		return nil, nil, change
 	}
 	// A node that comes back with nothing new to tell keeps its revision, and so its report of having applied it.
 	if last != told && told != nil {
-		if _, changed := delta.Intent(told, in); !changed {
+		if _, changed := s.memo.Intent(told, in); !changed {
 			return told, nil, change
 		}
 	}

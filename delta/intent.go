@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"seaway.dev/seaway/fleet"
 )
@@ -17,6 +18,9 @@ var services = list[fleet.Service]{
 }
 
 func equalServiceHeads(a, b *fleet.Service) bool {
+	if sameService(a, b) {
+		return true
+	}
 	if a.Namespace != b.Namespace || a.Name != b.Name || a.Slice != b.Slice || !same(a.IPs, b.IPs) && !slices.Equal(a.IPs, b.IPs) ||
 		!same(a.Ports, b.Ports) && !slices.Equal(a.Ports, b.Ports) || !same(a.Clusters, b.Clusters) && !slices.Equal(a.Clusters, b.Clusters) {
 		return false
@@ -28,9 +32,101 @@ func equalServiceHeads(a, b *fleet.Service) bool {
 	return reflect.DeepEqual(x, y)
 }
 
+// sameService tells, at little cost, that two services are the same but for their endpoints; false says nothing.
+func sameService(a, b *fleet.Service) bool {
+	return a.Namespace == b.Namespace && a.Name == b.Name && a.Slice == b.Slice && a.Headless == b.Headless &&
+		a.Affinity == b.Affinity && a.Timeout == b.Timeout && same(a.IPs, b.IPs) && same(a.Ports, b.Ports) &&
+		same(a.Clusters, b.Clusters) && a.InternalTrafficPolicy == b.InternalTrafficPolicy && a.TrafficDistribution == b.TrafficDistribution
+}
+
 // Intent returns what changed between two intents for one node of one epoch; nil if only the whole can be told.
 // Versions are taken from the two. Changed is false if nothing did.
 func Intent(old, now *fleet.Intent) (d *fleet.IntentDelta, changed bool) {
+	return new(Memo).Intent(old, now)
+}
+
+// Memo compares intents and remembers, for the other nodes that are told the same lists, what their comparison gave. The
+// zero Memo is ready, and it is safe for concurrent use.
+type Memo struct {
+	mu       sync.Mutex
+	pods     []podDiff
+	services []serviceDiff
+}
+
+// memos is how many comparisons of a kind are remembered: nodes on several slices are told several lists.
+const memos = 8
+
+type podDiff struct {
+	old, now  []fleet.Pod
+	put, gone []fleet.Pod
+	ok        bool
+}
+
+type serviceDiff struct {
+	old, now []fleet.Service
+	put      []fleet.ServiceDelta
+	gone     []string
+	ok       bool
+}
+
+func (m *Memo) diffPods(old, now []fleet.Pod) podDiff {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.pods {
+		if same(d.old, old) && same(d.now, now) && len(old)+len(now) > 0 {
+			return d
+		}
+	}
+	d := podDiff{old: old, now: now}
+	d.put, d.gone, d.ok = pods.diff(old, now)
+	for i, p := range d.gone {
+		d.gone[i] = fleet.Pod{Cluster: p.Cluster, Namespace: p.Namespace, Name: p.Name}
+	}
+	m.pods = append(m.pods[max(0, len(m.pods)+1-memos):], d)
+	return d
+}
+
+func (m *Memo) diffServices(old, now []fleet.Service) serviceDiff {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.services {
+		if same(d.old, old) && same(d.now, now) && len(old)+len(now) > 0 {
+			return d
+		}
+	}
+	d := compareServices(old, now)
+	m.services = append(m.services[max(0, len(m.services)+1-memos):], d)
+	return d
+}
+
+func compareServices(old, now []fleet.Service) serviceDiff {
+	d := serviceDiff{old: old, now: now}
+	put, gone, ok := services.diff(old, now)
+	if !ok {
+		return d
+	}
+	for _, s := range gone {
+		d.gone = append(d.gone, s.Key())
+	}
+	for _, s := range put {
+		one := fleet.ServiceDelta{Service: s}
+		var before []fleet.Endpoint
+		if i, had := slices.BinarySearchFunc(old, s, services.order); had {
+			before = old[i].Endpoints
+		}
+		changed, away, sorted := endpoints.diff(before, s.Endpoints)
+		if !sorted {
+			return d
+		}
+		one.Endpoints, one.Gone = changed, endpointIDs(away)
+		d.put = append(d.put, one)
+	}
+	d.ok = true
+	return d
+}
+
+// Intent is [Intent].
+func (m *Memo) Intent(old, now *fleet.Intent) (d *fleet.IntentDelta, changed bool) {
 	if old == nil || old.Node != now.Node || old.Epoch != now.Epoch || old.Rev == 0 || old.Purge != now.Purge {
 		return nil, true
 	}
@@ -38,34 +134,12 @@ func Intent(old, now *fleet.Intent) (d *fleet.IntentDelta, changed bool) {
 	if !equalIntentHeads(old, now) {
 		d.Head = intentHead(now)
 	}
-	var ok bool
-	var gonePods []fleet.Pod
-	if d.Pods, gonePods, ok = pods.diff(old.Pods, now.Pods); !ok {
+	people := m.diffPods(old.Pods, now.Pods)
+	work := m.diffServices(old.Services, now.Services)
+	if !people.ok || !work.ok {
 		return nil, !equalLists(old, now)
 	}
-	for _, p := range gonePods {
-		d.PodsGone = append(d.PodsGone, fleet.Pod{Cluster: p.Cluster, Namespace: p.Namespace, Name: p.Name})
-	}
-	put, gone, ok := services.diff(old.Services, now.Services)
-	if !ok {
-		return nil, !equalLists(old, now)
-	}
-	for _, s := range gone {
-		d.ServicesGone = append(d.ServicesGone, s.Key())
-	}
-	for _, s := range put {
-		one := fleet.ServiceDelta{Service: s}
-		var before []fleet.Endpoint
-		if i, had := slices.BinarySearchFunc(old.Services, s, services.order); had {
-			before = old.Services[i].Endpoints
-		}
-		changed, away, sorted := endpoints.diff(before, s.Endpoints)
-		if !sorted {
-			return nil, true
-		}
-		one.Endpoints, one.Gone = changed, endpointIDs(away)
-		d.Services = append(d.Services, one)
-	}
+	d.Pods, d.PodsGone, d.Services, d.ServicesGone = people.put, people.gone, work.put, work.gone
 	return d, d.Head != nil || len(d.Pods)+len(d.PodsGone)+len(d.Services)+len(d.ServicesGone) > 0
 }
 
@@ -83,7 +157,7 @@ func intentHead(in *fleet.Intent) *fleet.Intent {
 
 func equalIntentHeads(a, b *fleet.Intent) bool {
 	x, y := intentHead(a), intentHead(b)
-	if !slices.EqualFunc(x.Clusters, y.Clusters, equalClusters) {
+	if !same(x.Clusters, y.Clusters) && !slices.EqualFunc(x.Clusters, y.Clusters, equalClusters) {
 		return false
 	}
 	x.Clusters, y.Clusters = nil, nil

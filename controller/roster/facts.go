@@ -60,6 +60,10 @@ type Facts struct {
 	Reports   map[string]*fleet.Report   // by node; seeded with what was last known
 	Heard     map[string]bool            // nodes whose report is their own and not a seed
 	Bulletins map[string]*fleet.Bulletin // of the other clusters, as received
+
+	// Here counts the changes of everything but Bulletins, Exports, Services and Named: what these are changed by is what
+	// happens all the time in a large fleet. 0: nobody counts.
+	Here uint64
 }
 
 // Member is a cluster of the fleet, as the hub has it.

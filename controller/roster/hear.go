@@ -27,7 +27,8 @@ type testimony struct {
 func (r *Roster) hear() {
 	r.others, r.lies, r.checked = map[string]*fleet.Bulletin{}, map[string]bulletin.Refusals{}, map[string]*testimony{}
 	var known map[string]*testimony
-	if r.before != nil && reflect.DeepEqual(r.before.f.Slices, r.f.Slices) {
+	here := r.SameHere(r.before)
+	if here || r.before != nil && reflect.DeepEqual(r.before.f.Slices, r.f.Slices) {
 		known = r.before.checked
 	}
 	all := make([]fleet.Slice, len(r.f.Slices))
@@ -48,8 +49,11 @@ func (r *Roster) hear() {
 			continue
 		}
 		t := known[m.Name]
-		if t == nil || t.raw != raw || !reflect.DeepEqual(t.member, m) {
-			t = examine(raw, m, all)
+		switch {
+		case t == nil || !here && !reflect.DeepEqual(t.member, m):
+			t = examine(raw, m, all, nil)
+		case t.raw != raw:
+			t = examine(raw, m, all, t)
 		}
 		r.checked[m.Name] = t
 		if t.err != nil {
@@ -68,10 +72,20 @@ func (r *Roster) hear() {
 	}
 }
 
-func examine(raw *fleet.Bulletin, m Member, all []fleet.Slice) *testimony {
+// examine checks a bulletin. What is the very same as in an earlier one, if that is given, is not checked again.
+func examine(raw *fleet.Bulletin, m Member, all []fleet.Slice, before *testimony) *testimony {
 	t := &testimony{raw: raw, member: m}
-	t.b, t.lies, t.err = bulletin.Check(raw, m.Name, all)
+	if before != nil && before.err == nil && before.lies.Count == 0 {
+		t.b, t.lies, t.err = bulletin.Recheck(raw, m.Name, all, before.raw, before.b)
+	} else {
+		t.b, t.lies, t.err = bulletin.Check(raw, m.Name, all)
+	}
 	if t.err != nil {
+		return t
+	}
+	if before != nil && t.err == nil && len(raw.Nodes) > 0 && sameList(raw.Nodes, before.raw.Nodes) && before.err == nil {
+		t.b.Private, t.b.Region, t.b.Provider = m.Private, m.Region, m.Provider
+		t.b.Nodes = before.b.Nodes // the slices and the member are the same, too
 		return t
 	}
 	t.b.Private, t.b.Region, t.b.Provider = m.Private, m.Region, m.Provider
@@ -123,41 +137,77 @@ type parts map[string][]fleet.Pod
 
 // mingle lists the pods of all clusters, by slice, as nodes are told of them. What a cluster has not changed is taken
 // over, and so is the whole list of a slice that nobody has changed.
+//
+// Whether a pod is ready is left out: a node is told that of endpoints, and needs it of nothing else.
 func (r *Roster) mingle() {
 	r.pods, r.parts = map[string][]fleet.Pod{}, map[string]parts{}
+	same := r.before != nil && r.sameSlices()
 	for slice := range r.slices {
 		r.parts[slice] = parts{}
 	}
-	for _, p := range r.local {
-		r.parts[p.Slice][p.Cluster] = append(r.parts[p.Slice][p.Cluster], p)
-	}
-	if r.before != nil {
-		for slice, ps := range r.parts {
-			if old := r.before.parts[slice][r.f.Cluster]; reflect.DeepEqual(old, ps[r.f.Cluster]) && len(old) > 0 {
-				ps[r.f.Cluster] = old
-			}
-		}
+	r.samePods = same && len(r.others) == len(r.before.others)
+	if same && r.SameHere(r.before) {
+		r.keep(r.f.Cluster)
+	} else {
+		r.enrol(r.f.Cluster, r.local)
 	}
 	for name, b := range r.others {
-		if r.before != nil && r.before.checked[name] == r.checked[name] && r.sameSlices() {
-			for slice, ps := range r.parts {
-				if old := r.before.parts[slice][name]; len(old) > 0 {
-					ps[name] = old
-				}
-			}
+		if old := r.earlier(name); same && old != nil && sameList(old.Pods, b.Pods) {
+			r.keep(name)
 			continue
 		}
-		for _, p := range b.Pods {
-			if ps := r.parts[p.Slice]; ps != nil {
-				p.Labels = nil
-				ps[name] = append(ps[name], p)
-			}
-		}
+		r.samePods = false
+		r.enrol(name, b.Pods)
 	}
 	for slice, ps := range r.parts {
 		r.pods[slice] = r.joined(slice, ps)
 	}
 }
+
+// earlier is what a cluster said for the earlier roster; nil if it said nothing.
+func (r *Roster) earlier(name string) *fleet.Bulletin {
+	if r.before == nil {
+		return nil
+	}
+	return r.before.others[name]
+}
+
+// keep takes over a cluster's pods from the earlier roster.
+func (r *Roster) keep(cluster string) {
+	for slice, ps := range r.parts {
+		if old := r.before.parts[slice][cluster]; len(old) > 0 {
+			ps[cluster] = old
+		}
+	}
+}
+
+// enrol lists a cluster's pods; if they are told as before, the earlier list is taken.
+func (r *Roster) enrol(cluster string, pods []fleet.Pod) {
+	for _, p := range pods {
+		if ps := r.parts[p.Slice]; ps != nil {
+			p.Labels, p.Ready = nil, false
+			ps[cluster] = append(ps[cluster], p)
+		}
+	}
+	for slice, ps := range r.parts {
+		slices.SortFunc(ps[cluster], comparePods)
+		if r.before == nil {
+			continue
+		}
+		if old := r.before.parts[slice][cluster]; len(old) > 0 && slices.EqualFunc(old, ps[cluster], toldAlike) {
+			ps[cluster] = old
+		}
+	}
+}
+
+// toldAlike tells whether two pods look the same to nodes.
+func toldAlike(a, b fleet.Pod) bool {
+	return a.UID == b.UID && a.Namespace == b.Namespace && a.Name == b.Name && a.Slice == b.Slice && a.Cluster == b.Cluster &&
+		a.Node == b.Node && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.PodIPs, b.PodIPs)
+}
+
+// sameList tells whether two lists are one.
+func sameList[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // sameSlices tells whether the earlier roster was of the same slices.
 func (r *Roster) sameSlices() bool {
@@ -172,9 +222,7 @@ func (r *Roster) sameSlices() bool {
 // joined makes one sorted list of the clusters' lists.
 func (r *Roster) joined(slice string, ps parts) []fleet.Pod {
 	if r.before != nil {
-		if old := r.before.parts[slice]; old != nil && maps.EqualFunc(old, ps, func(a, b []fleet.Pod) bool {
-			return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-		}) {
+		if old := r.before.parts[slice]; old != nil && maps.EqualFunc(old, ps, sameList) {
 			return r.before.pods[slice]
 		}
 	}
@@ -187,9 +235,6 @@ func (r *Roster) joined(slice string, ps parts) []fleet.Pod {
 	}
 	out := make([]fleet.Pod, 0, n)
 	for _, name := range slices.Sorted(maps.Keys(ps)) {
-		if !slices.IsSortedFunc(ps[name], comparePods) {
-			slices.SortFunc(ps[name], comparePods)
-		}
 		out = append(out, ps[name]...)
 	}
 	return out

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"seaway.dev/seaway/bulletin"
 	"seaway.dev/seaway/fleet"
@@ -37,6 +38,11 @@ type Roster struct {
 	attached map[string]fleet.Attachment  // "node uid" → what the node reports
 	problems []fleet.Problem
 	sights   map[string][]fleet.Sight // node → what it hears of nodes that it does not measure
+	atHome   []fleet.Problem          // those of them that come of this cluster's own facts
+	ofGuards []fleet.Problem          // and of its policies
+	foot     *footprint
+	top      *topology
+	samePods bool // the others' pods are those of the earlier roster; while it is made
 }
 
 // New makes the roster of one snapshot of facts.
@@ -45,11 +51,50 @@ func New(f *Facts) *Roster { return Next(f, nil) }
 // Next makes the roster of one snapshot of facts, with the help of an earlier one: what depends on facts that are the
 // very same as then is taken over. The answers are the same as without it.
 func Next(f *Facts, before *Roster) *Roster {
-	r := &Roster{
-		f: f, before: before, self: Member{Name: f.Cluster}, refused: map[string]string{},
-		keys: map[string]map[string]bool{}, hosts: map[string]map[string]bool{},
-		attached: map[string]fleet.Attachment{},
+	r := &Roster{f: f, before: before}
+	if r.SameHere(before) {
+		r.stay(before)
+	} else {
+		r.settle()
 	}
+	r.hear()
+	r.mingle()
+	r.survey()
+	r.gather()
+	r.guard()
+	r.before = nil
+	slices.SortFunc(r.problems, func(a, b fleet.Problem) int {
+		return cmp.Or(strings.Compare(a.Reason, b.Reason), strings.Compare(a.Where, b.Where), strings.Compare(a.Message, b.Message))
+	})
+	return r
+}
+
+// SameHere tells whether everything is as it was for an earlier roster, but for what other clusters say and what service
+// discovery makes of it.
+func (r *Roster) SameHere(before *Roster) bool {
+	return before != nil && r.f.Here != 0 && r.f.Here == before.f.Here
+}
+
+// With returns the roster with other results of service discovery.
+func (r *Roster) With(exports []fleet.Export, services []fleet.Service, named bool) *Roster {
+	f, out := *r.f, *r
+	f.Exports, f.Services, f.Named = exports, services, named
+	out.f = &f
+	return &out
+}
+
+// stay takes over what comes of this cluster's own facts.
+func (r *Roster) stay(o *Roster) {
+	r.self, r.sliceOf, r.slices, r.local, r.refused, r.keys, r.expected = o.self, o.sliceOf, o.slices, o.local, o.refused, o.keys, o.expected
+	r.hosts, r.gateways, r.carriers, r.own, r.attached, r.foot = o.hosts, o.gateways, o.carriers, o.own, o.attached, o.foot
+	r.atHome, r.problems = o.atHome, slices.Clone(o.atHome)
+}
+
+// settle works out what comes of this cluster's own facts.
+func (r *Roster) settle() {
+	f := r.f
+	r.self, r.refused, r.foot = Member{Name: f.Cluster}, map[string]string{}, new(footprint)
+	r.keys, r.hosts, r.attached = map[string]map[string]bool{}, map[string]map[string]bool{}, map[string]fleet.Attachment{}
 	for node, rep := range f.Reports {
 		for _, a := range rep.Attachments {
 			r.attached[node+" "+a.PodUID] = a
@@ -66,15 +111,7 @@ func Next(f *Facts, before *Roster) *Roster {
 	r.gateways = r.chooseGateways()
 	r.carriers = r.chooseCarriers()
 	r.muster()
-	r.hear()
-	r.mingle()
-	r.gather()
-	r.guard()
-	r.before = nil
-	slices.SortFunc(r.problems, func(a, b fleet.Problem) int {
-		return cmp.Or(strings.Compare(a.Reason, b.Reason), strings.Compare(a.Where, b.Where), strings.Compare(a.Message, b.Message))
-	})
-	return r
+	r.atHome = slices.Clone(r.problems)
 }
 
 func (r *Roster) problem(reason, where, message, next string) {
@@ -217,6 +254,11 @@ func (r *Roster) muster() {
 
 // guard translates the NetworkPolicies that select this cluster's slice pods.
 func (r *Roster) guard() {
+	if r.SameHere(r.before) && r.samePods {
+		r.policies, r.ofGuards = r.before.policies, r.before.ofGuards
+		r.problems = append(r.problems, r.ofGuards...)
+		return
+	}
 	r.policies = map[string][]fleet.Policy{}
 	if len(r.f.Policies) == 0 {
 		return
@@ -239,11 +281,12 @@ func (r *Roster) guard() {
 		byNode, problems := policy.Compile(policy.Input{
 			Slice: slice, Policies: r.f.Policies, Pods: bySlice[slice], Namespaces: r.f.Namespaces,
 		})
-		r.problems = append(r.problems, problems...)
+		r.ofGuards = append(r.ofGuards, problems...)
 		for node, ps := range byNode {
 			r.policies[node] = append(r.policies[node], ps...)
 		}
 	}
+	r.problems = append(r.problems, r.ofGuards...)
 }
 
 // SliceOf tells which slice a namespace of this cluster is on.
@@ -378,9 +421,20 @@ func (r *Roster) Families(slice string) []string {
 	return out
 }
 
+// footprint is worked out when it is first asked for.
+type footprint struct {
+	once sync.Once
+	of   map[string][]string
+}
+
 // Footprint says, for each namespace that is on a slice, everything about it that service discovery depends on: two
-// equal footprints give equal exports.
+// equal footprints give equal exports. It is not to be changed.
 func (r *Roster) Footprint() map[string][]string {
+	r.foot.once.Do(func() { r.foot.of = r.print() })
+	return r.foot.of
+}
+
+func (r *Roster) print() map[string][]string {
 	out := map[string][]string{}
 	for ns, slice := range r.sliceOf {
 		out[ns] = append([]string{slice}, r.Families(slice)...)

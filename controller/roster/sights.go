@@ -12,6 +12,10 @@ import (
 // not host. Only what a node has told this leader counts: what another leader was told may be long over. Nodes that host
 // the same slices hear the same.
 func (r *Roster) gather() {
+	if r.before != nil && r.top == r.before.top {
+		r.sights = r.before.sights // the same reports, and the same nodes elsewhere
+		return
+	}
 	said := map[string][]fleet.Sight{}
 	for name, rep := range r.f.Reports {
 		if r.f.Heard[name] && len(rep.Sights) > 0 {

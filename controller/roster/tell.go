@@ -86,11 +86,10 @@ func (r *Roster) Intent(node string) *fleet.Intent {
 		}
 		slices.SortStableFunc(in.Pods, comparePods)
 	}
-	in.Clusters = r.clusters(node)
+	in.Clusters, in.Carry = r.surroundings(node)
 	in.Services, in.Unsure = r.f.Services, !r.f.Named
 	in.Prefixes, in.Sights = r.prefixes(), r.sights[node]
 	in.Policies = r.policies[node]
-	in.Carry = r.carry(node)
 	return in
 }
 
@@ -110,6 +109,9 @@ func (r *Roster) Share(before *Roster) {
 		return
 	}
 	for node, policies := range r.policies {
+		if sameList(before.policies[node], policies) {
+			continue
+		}
 		if old := before.policies[node]; reflect.DeepEqual(old, policies) {
 			r.policies[node] = old
 		}

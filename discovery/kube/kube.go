@@ -86,10 +86,12 @@ type Reconciler struct {
 	exports  map[types.NamespacedName]local                          // every ServiceExport here, valid or not
 	remote   map[types.NamespacedName]map[string]fleet.Export        // by name, then cluster
 	services map[types.NamespacedName]fleet.Service
-	list     []fleet.Service           // services, sorted; never changed once shown
-	stale    bool                      // services differ from list
-	heard    map[string][]fleet.Export // what remote was made of
-	next     time.Time                 // when there is room for the next write of what others changed
+	list     []fleet.Service               // services, sorted; never changed once shown
+	stale    map[types.NamespacedName]bool // services that differ from list
+	offered  []fleet.Export                // what is exported, sorted; never changed once shown
+	moved    bool                          // exports differ from offered
+	heard    map[string][]fleet.Export     // what remote was made of
+	next     time.Time                     // when there is room for the next write of what others changed
 }
 
 // local is a ServiceExport of this cluster.
@@ -124,16 +126,22 @@ func New(c client.Client, cfg Config) *Reconciler {
 		exports:  map[types.NamespacedName]local{},
 		remote:   map[types.NamespacedName]map[string]fleet.Export{},
 		services: map[types.NamespacedName]fleet.Service{},
+		stale:    map[types.NamespacedName]bool{},
+		moved:    true,
 	}
 }
 
 // Exports returns what this cluster exports, sorted; false until everything here has been read once. Telling others
-// less than everything would take endpoints away from them that are there.
+// less than everything would take endpoints away from them that are there. The list is the same one until something
+// changes; it is not to be changed.
 func (r *Reconciler) Exports() ([]fleet.Export, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.loaded {
 		return nil, false
+	}
+	if !r.moved {
+		return r.offered, true
 	}
 	var out []fleet.Export
 	for _, l := range r.exports {
@@ -144,6 +152,7 @@ func (r *Reconciler) Exports() ([]fleet.Export, bool) {
 	slices.SortFunc(out, func(a, b fleet.Export) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	r.offered, r.moved = out, false
 	return out, true
 }
 
@@ -155,14 +164,37 @@ func (r *Reconciler) Services() ([]fleet.Service, bool) {
 	if !r.settled {
 		return nil, false
 	}
-	if r.stale {
-		r.list = slices.Collect(maps.Values(r.services))
-		slices.SortFunc(r.list, func(a, b fleet.Service) int {
-			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-		})
-		r.stale = false
-	}
+	r.refreshList()
 	return r.list, true
+}
+
+// refreshList brings the list up to date with what changed. Callers hold mu.
+func (r *Reconciler) refreshList() {
+	if len(r.stale) == 0 {
+		return
+	}
+	order := func(a, b fleet.Service) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	}
+	const few = 32 // one by one
+	if len(r.stale) > few {
+		r.list = slices.SortedFunc(maps.Values(r.services), order)
+	} else {
+		r.list = slices.Clone(r.list)
+		for key := range r.stale {
+			now, is := r.services[key]
+			at, was := slices.BinarySearchFunc(r.list, fleet.Service{Namespace: key.Namespace, Name: key.Name}, order)
+			switch {
+			case is && was:
+				r.list[at] = now
+			case is:
+				r.list = slices.Insert(r.list, at, now)
+			case was:
+				r.list = slices.Delete(r.list, at, at+1)
+			}
+		}
+	}
+	clear(r.stale)
 }
 
 // complete merges all names once everything is known here and elsewhere: from then on Services tells the whole truth,
@@ -305,7 +337,9 @@ func (r *Reconciler) set(key types.NamespacedName, exists bool, l local) bool {
 		delete(r.exports, key)
 	}
 	was, is := had && old.reason == "", exists && l.reason == ""
-	return was != is || is && !reflect.DeepEqual(old.export, l.export)
+	changed := was != is || is && !reflect.DeepEqual(old.export, l.export)
+	r.moved = r.moved || changed
+	return changed
 }
 
 // merge makes the import of one name from all clusters' exports, remembers its service and tells whether that changed.
@@ -329,12 +363,14 @@ func (r *Reconciler) merge(key types.NamespacedName) (*discovery.Import, bool) {
 	old, had := r.services[key]
 	if len(ims) == 0 {
 		delete(r.services, key)
-		r.stale = r.stale || had
+		if had {
+			r.stale[key] = true
+		}
 		return nil, had
 	}
 	differs := !had || !reflect.DeepEqual(old, ims[0].Service)
 	if differs {
-		r.services[key], r.stale = ims[0].Service, true
+		r.services[key], r.stale[key] = ims[0].Service, true
 	}
 	return &ims[0], differs
 }
