@@ -307,7 +307,7 @@ func (b *bench) start(t *testing.T) *agent {
 	done := make(chan error, 1)
 	go func() {
 		done <- a.run(ctx, map[string]func(context.Context) error{
-			"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes,
+			"loop": a.loop, "memory": a.keep, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes,
 			"reach": a.hearReach, "horizon": a.watchHorizon,
 		})
 	}()

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
+	"path/filepath"
 	"reflect"
 	"time"
 
@@ -120,8 +122,7 @@ func (a *agent) compile() (*fleet.Intent, plan.Node, []fleet.Problem) {
 	if in == nil || in.Purge {
 		return in, plan.Node{}, nil
 	}
-	want, problems := plan.Compile(*in, plan.Local{Port: a.cfg.Port, MTU: a.mtu, Nodes: nodes})
-	a.rebase(&want)
+	want, problems := a.compiler.Compile(*in, plan.Local{Port: a.cfg.Port, MTU: a.mtu, NetNS: filepath.Join(a.cfg.RunDir, "netns"), Nodes: nodes})
 	a.seq++
 	var kept []string
 	for i := range want.Slices {
@@ -152,15 +153,7 @@ func (a *agent) tellNames() {
 	view := viewOf(in, nodes)
 	arranged := *in
 	arranged.Unsure = in.Unsure || !current
-	arranged.Services = make([]fleet.Service, 0, len(in.Services))
-	var kept []string
-	for _, s := range in.Services {
-		s, stands := share.Arrange(s, view)
-		if stands {
-			kept = append(kept, s.Key())
-		}
-		arranged.Services = append(arranged.Services, s)
-	}
+	kept := a.arranger.arrange(&arranged, view)
 	a.cfg.OnIntent(arranged)
 	a.complain("names of services", kept)
 }
@@ -169,6 +162,40 @@ func (a *agent) tellNames() {
 // with, what others of its cluster have.
 func viewOf(in *fleet.Intent, nodes map[string]share.Sight) share.View {
 	return share.View{Cluster: in.Cluster, Node: in.Node, Nodes: nodes}.With(in.Sights)
+}
+
+// arranger arranges services as DNS is to answer them. Those that are the very same as in the intent before are not
+// arranged again.
+type arranger struct {
+	view    share.View
+	of, out []fleet.Service
+	kept    []bool
+}
+
+// arrange puts an intent's services in order, and lists those of which nobody can be reached.
+func (r *arranger) arrange(in *fleet.Intent, view share.View) (kept []string) {
+	old := *r
+	same := view.Cluster == old.view.Cluster && view.Node == old.view.Node && maps.Equal(view.Nodes, old.view.Nodes)
+	*r = arranger{view: view, of: in.Services, out: make([]fleet.Service, 0, len(in.Services)), kept: make([]bool, 0, len(in.Services))}
+	for i := range in.Services {
+		s := &in.Services[i]
+		// A list changes here and there: what is at the same place, or one further on, is found.
+		at := i - len(in.Services) + len(old.of)
+		if i < len(old.of) && plan.SameService(&old.of[i], s) {
+			at = i
+		}
+		if same && at >= 0 && at < len(old.of) && plan.SameService(&old.of[at], s) {
+			r.out, r.kept = append(r.out, old.out[at]), append(r.kept, old.kept[at])
+		} else {
+			out, stands := share.Arrange(*s, view)
+			r.out, r.kept = append(r.out, out), append(r.kept, stands)
+		}
+		if r.kept[i] {
+			kept = append(kept, s.Key())
+		}
+	}
+	in.Services = r.out
+	return kept
 }
 
 // mostComplaints bounds how many services are named one by one.

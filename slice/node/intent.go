@@ -33,7 +33,14 @@ func readIntent(line []byte, node string, told *fleet.Intent) (*fleet.Intent, er
 	if err != nil {
 		return nil, fmt.Errorf("intent %d on %d: %w", d.Rev, d.Base, err) // dialled anew, the controller tells the whole
 	}
-	return checkIntent(in, node)
+	if d.Head != nil {
+		return checkIntent(in, node)
+	}
+	// What it builds on was checked when it came.
+	if _, err := checkIntent(&fleet.Intent{Cluster: in.Cluster, Node: in.Node, Pods: d.Pods}, node); err != nil {
+		return nil, err
+	}
+	return in, nil
 }
 
 // decodeIntent reads one intent and checks what the agent relies on: a controller that errs must not make

@@ -46,14 +46,12 @@ func (a *agent) restore() {
 	}
 }
 
-// accept takes a new intent and saves it; the one after it a little later, if they come in a row.
+// accept takes a new intent and has it saved.
 func (a *agent) accept(in *fleet.Intent) {
 	a.mu.Lock()
 	old := a.intent
 	in = recall(in, old)
 	a.current = true
-	soon := time.Now().Before(a.saveAfter) && !in.Purge
-	a.unsaved = soon
 	a.mu.Unlock()
 	if in.Purge {
 		a.save(in) // before anything is removed
@@ -64,19 +62,50 @@ func (a *agent) accept(in *fleet.Intent) {
 		a.log.Debug("intent", "rev", in.Rev, "slices", len(in.Slices), "pods", len(in.Pods))
 	}
 	a.set(in)
-	if !soon && !in.Purge {
-		a.save(in)
+	if !in.Purge {
+		poke(a.unsaved)
 	}
 }
 
-// save writes the newest intent down. A large one costs its time: saving takes a fiftieth of the agent's life at most.
-// Waiting for a slow disk costs nobody anything and is not counted.
-func (a *agent) save(in *fleet.Intent) {
+// keep saves the newest intent soon after it came, and if they come in a row now and then: a large one costs its time,
+// and saving takes a fiftieth of the agent's life at most. Nobody waits for it; its waiting for a slow disk is not counted.
+func (a *agent) keep(ctx context.Context) error {
+	for {
+		select {
+		case <-a.unsaved:
+			wait(ctx, max(savePace, 50*a.saveNewest()))
+		case <-ctx.Done():
+			select {
+			case <-a.unsaved:
+				a.saveNewest()
+			default:
+			}
+			return nil
+		}
+	}
+}
+
+func (a *agent) saveNewest() (work time.Duration) {
+	a.mu.Lock()
+	in := a.intent
+	a.mu.Unlock()
+	if in == nil || in.Purge {
+		return 0
+	}
+	return a.save(in)
+}
+
+// save writes the newest intent down, or one to purge before that is taken. It returns how long it had to work for that.
+func (a *agent) save(in *fleet.Intent) time.Duration {
 	a.saving.Lock()
 	defer a.saving.Unlock()
 	a.mu.Lock()
 	if !in.Purge && a.intent != nil {
 		in = a.intent
+		if in.Purge {
+			a.mu.Unlock()
+			return 0 // it is written down, and perhaps removed again
+		}
 	}
 	a.mu.Unlock()
 	work, err := saveIntent(a.intentFile(), in)
@@ -88,30 +117,7 @@ func (a *agent) save(in *fleet.Intent) {
 	} else {
 		a.setProblems("save", time.Now(), nil)
 	}
-	a.mu.Lock()
-	a.saveAfter = time.Now().Add(max(savePace, 50*work))
-	a.mu.Unlock()
-}
-
-// saveRest saves an intent that was not saved when it came.
-func (a *agent) saveRest() {
-	a.mu.Lock()
-	in, due := a.intent, a.unsaved && !time.Now().Before(a.saveAfter)
-	a.unsaved = a.unsaved && !due
-	a.mu.Unlock()
-	if due && in != nil {
-		a.save(in)
-	}
-}
-
-// restIn says in how long there is something to save; 0: there is nothing.
-func (a *agent) restIn() time.Duration {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.unsaved {
-		return 0
-	}
-	return max(time.Until(a.saveAfter), time.Millisecond)
+	return work
 }
 
 func (a *agent) set(in *fleet.Intent) {
@@ -172,20 +178,14 @@ func (a *agent) loop(ctx context.Context) error {
 	look := time.NewTimer(a.cfg.Timing.Tunnel)
 	defer look.Stop()
 	for {
-		a.saveRest()
 		how := datapath.Quick
-		var soon, rest <-chan time.Time
-		if d := a.restIn(); d > 0 {
-			rest = time.After(d)
-		}
+		var soon <-chan time.Time
 		if d := a.eager(time.Now()); d > 0 {
 			soon = time.After(d)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-rest:
-			continue
 		case <-soon:
 			if !a.cfg.Pods.Ready(ctx, a.missing()) {
 				continue
@@ -372,19 +372,6 @@ func (a *agent) ensureKeys(ctx context.Context, in *fleet.Intent) error {
 	return failed
 }
 
-// rebase moves the plan's paths below another RunDir than the product's: a test's.
-func (a *agent) rebase(n *plan.Node) {
-	if a.cfg.RunDir == plan.RunDir {
-		return
-	}
-	for i := range n.Slices {
-		n.Slices[i].NetNS = filepath.Join(a.cfg.RunDir, "netns", n.Slices[i].Name)
-	}
-	for i := range n.Tunnel.Devices {
-		n.Tunnel.Devices[i].NetNS = filepath.Join(a.cfg.RunDir, "netns", n.Tunnel.Devices[i].Slice)
-	}
-}
-
 // dropKeys deletes the keys of slices that have had no pod here for a while: a node holds keys only of slices that it
 // hosts. The while is for pods that are replaced: everybody would have to learn a new key for nothing.
 func (a *agent) dropKeys(ctx context.Context, in *fleet.Intent) {
@@ -477,7 +464,11 @@ func (a *agent) purge(ctx context.Context) {
 	}{
 		{"links, rules and namespaces", a.cfg.Datapath.Purge},
 		{"the tunnel's devices and keys", a.cfg.Tunnel.Purge},
-		{"the saved intent", func(context.Context) error { return removeIfThere(a.intentFile()) }},
+		{"the saved intent", func(context.Context) error {
+			a.saving.Lock()
+			defer a.saving.Unlock()
+			return removeIfThere(a.intentFile())
+		}},
 	} {
 		if err := step.do(ctx); err != nil {
 			problems = append(problems, fleet.Problem{

@@ -162,7 +162,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.restore()
 	return a.run(ctx, map[string]func(context.Context) error{
 		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug, "scrape": a.scrape,
-		"names": a.names, "bulletins": a.carrier.run, "reach": a.hearReach, "horizon": a.watchHorizon,
+		"names": a.names, "bulletins": a.carrier.run, "reach": a.hearReach, "horizon": a.watchHorizon, "memory": a.keep,
 	})
 }
 
@@ -219,10 +219,14 @@ type agent struct {
 	sighted chan struct{}
 
 	planning sync.Mutex // taken before mu: plans are compiled one after the other
+	compiler plan.Compiler
 	seq      uint64     // of the newest plan
 	naming   sync.Mutex // taken before mu: names are told one after the other
+	arranger arranger
 
-	saving      sync.Mutex // one at a time writes the intent down
+	unsaved chan struct{} // there is an intent that is not saved yet
+	saving  sync.Mutex    // one at a time writes the intent down
+
 	mu          sync.Mutex
 	intent      *fleet.Intent // the newest, nil if none was ever heard
 	sandboxes   time.Time     // when sandboxes last changed
@@ -239,8 +243,6 @@ type agent struct {
 	addrs       []netip.Addr
 	mtu         int
 	purged      bool
-	saveAfter   time.Time              // the next intent is saved at once after this
-	unsaved     bool                   // intent is not saved yet
 	reach       []fleet.Reach          // as last heard from the tunnel
 	nodes       map[string]share.Sight // what follows from it
 	kept        map[string]int         // how many services nobody can be reached of, by who found that
@@ -252,8 +254,9 @@ func newAgent(cfg Config) *agent {
 	a := &agent{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
 		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), sighted: make(chan struct{}, 1),
-		kept: map[string]int{},
-		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
+		unsaved: make(chan struct{}, 1),
+		kept:    map[string]int{},
+		keys:    map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
 		addrs: cfg.Addrs, mtu: cfg.MTU,
 	}
 	a.carrier = newCarrier(a)

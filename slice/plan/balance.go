@@ -9,39 +9,6 @@ import (
 	"seaway.dev/seaway/slice/share"
 )
 
-// balances turns the services of one slice into service addresses and those who answer for them, by the shares that
-// package share gives them; kept names the services of which nobody can be reached. Services of other slices, headless
-// ones and those without an address yet have nothing to balance. A port that nobody exposes keeps its entry without
-// backends, so that new connections are refused at once instead of hanging.
-func balances(slice string, services []fleet.Service, view share.View) (out []Balance, kept []string) {
-	for i := range services {
-		s := &services[i]
-		if s.Slice != slice || s.Headless {
-			continue
-		}
-		before := len(out)
-		lost := false
-		for _, ip := range s.IPs {
-			for _, p := range s.Ports {
-				b := Balance{Service: s.Key(), IP: ip, Protocol: p.Protocol, Port: p.Port, Affinity: affinity(s)}
-				r := share.Of(s, view, share.Ask{Port: &p.Name, Family: family(ip)})
-				b.Backends = backends(r.Standings, ip.Is4(), p.Name)
-				lost = lost || r.Kept
-				out = append(out, b)
-			}
-		}
-		if lost && len(out) > before {
-			kept = append(kept, s.Key())
-		}
-	}
-	slices.SortFunc(out, func(a, b Balance) int {
-		return cmp.Or(a.IP.Compare(b.IP), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol),
-			cmp.Compare(a.Service, b.Service))
-	})
-	slices.Sort(kept)
-	return out, kept
-}
-
 func family(ip netip.Addr) int {
 	if ip.Is4() {
 		return 4

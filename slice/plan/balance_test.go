@@ -11,6 +11,11 @@ import (
 	"seaway.dev/seaway/slice/share"
 )
 
+func balances(slice string, services []fleet.Service, view share.View) (out []Balance, kept []string) {
+	l := (*ledger)(nil).next(slice, services, view, new(Work))
+	return l.balances, l.kept
+}
+
 func TestBalances(t *testing.T) {
 	http := fleet.Port{Name: "http", Protocol: fleet.TCP, Port: 80}
 	dns := fleet.Port{Name: "dns", Protocol: fleet.UDP, Port: 53}

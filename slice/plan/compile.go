@@ -34,6 +34,8 @@ const (
 type Local struct {
 	Port uint16 // its UDP port
 	MTU  int    // of its underlay, bytes
+	// NetNS is where the slices' namespaces are mounted; default NetNSDir.
+	NetNS string
 	// Nodes is how the other nodes look from here, by cluster/node. Who is not in it is taken to be there.
 	Nodes map[string]share.Sight
 }
@@ -41,7 +43,12 @@ type Local struct {
 // Compile says what the node of an intent should be. Problems are what could not be planned and why; the rest of the
 // plan stands. Equal intents, in whatever order their lists are, give equal plans.
 func Compile(in fleet.Intent, local Local) (Node, []fleet.Problem) {
-	c := compiler{in: in, local: local, self: fleet.Node{Name: in.Node, Cluster: in.Cluster}}
+	return new(Compiler).Compile(in, local)
+}
+
+// compileFrame compiles everything but services.
+func compileFrame(in fleet.Intent, local Local, w *ways) (Node, []fleet.Problem) {
+	c := compiler{in: in, local: local, ways: w, self: fleet.Node{Name: in.Node, Cluster: in.Cluster}}
 	for _, cl := range in.Clusters {
 		if cl.Name != in.Cluster {
 			continue
@@ -68,7 +75,10 @@ func Compile(in fleet.Intent, local Local) (Node, []fleet.Problem) {
 	slices.SortFunc(n.Slices, func(a, b Slice) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(n.Tunnel.Devices, func(a, b Device) int { return strings.Compare(a.Slice, b.Slice) })
 	n.Tunnel.Relay = c.targets()
-	n.Tunnel.Neighbors = c.neighbors()
+	if w.neighbors == nil {
+		w.neighbors = c.neighbors()
+	}
+	n.Tunnel.Neighbors = w.neighbors
 	n.Tunnel.Cluster, n.Tunnel.Gateway = in.Cluster, c.self.Gateway && !c.private
 	if len(n.Tunnel.Devices) > 0 {
 		for _, g := range c.gateways() {
@@ -85,9 +95,16 @@ func Compile(in fleet.Intent, local Local) (Node, []fleet.Problem) {
 type compiler struct {
 	in       fleet.Intent
 	local    Local
+	ways     *ways
 	self     fleet.Node
 	private  bool // this node's cluster
 	problems []fleet.Problem
+}
+
+// ways are the ways to other nodes. They depend on slices and clusters, not on who runs where.
+type ways struct {
+	paths     map[string][]Path // by node
+	neighbors []Neighbor
 }
 
 func (c *compiler) problem(reason, where, message, next string) {
@@ -98,13 +115,12 @@ func (c *compiler) problem(reason, where, message, next string) {
 func (c *compiler) slice(s fleet.Slice) Slice {
 	out := Slice{
 		Name:     s.Name,
-		NetNS:    netns(s.Name),
+		NetNS:    c.netns(s.Name),
 		MTU:      c.mtu(s.Name),
 		Prefixes: sorted(s.Prefixes, comparePrefix),
 		Hosts:    c.hosts(s.Name),
 	}
-	out.Networks, out.Aliases = c.networks(s), c.aliases(s)
-	out.Services, out.Kept = balances(s.Name, c.in.Services, share.View{Cluster: c.in.Cluster, Node: c.in.Node, Nodes: c.local.Nodes})
+	out.Networks = c.networks(s)
 	for _, p := range c.in.Pods {
 		if p.Slice != s.Name || p.Cluster != c.in.Cluster || p.Node != c.in.Node {
 			continue
@@ -137,7 +153,7 @@ func (c *compiler) slice(s fleet.Slice) Slice {
 
 // hosts are the addresses of a slice's pods, but for those on nodes that cannot be reached.
 func (c *compiler) hosts(slice string) []netip.Addr {
-	out := []netip.Addr{}
+	out := make([]netip.Addr, 0, len(c.in.Pods))
 	for i := range c.in.Pods {
 		p := &c.in.Pods[i]
 		if p.Slice != slice {
@@ -170,12 +186,17 @@ func (c *compiler) routes(s fleet.Slice, out Slice) []Route {
 			dst[b.Prefix] = TunLink
 		}
 	}
-	for _, p := range c.in.Pods {
+	blocks := map[string][]fleet.Block{}
+	for _, b := range s.Blocks {
+		blocks[b.Cluster] = append(blocks[b.Cluster], b)
+	}
+	for i := range c.in.Pods {
+		p := &c.in.Pods[i]
 		if p.Slice != s.Name || (p.Cluster == c.in.Cluster && p.Node == c.in.Node) {
 			continue
 		}
 		for _, a := range p.Addrs {
-			if p.Cluster == c.in.Cluster || !covered(s.Blocks, p.Cluster, a) {
+			if p.Cluster == c.in.Cluster || !covered(blocks[p.Cluster], a) {
 				dst[host(a)] = TunLink
 			}
 		}
@@ -195,7 +216,7 @@ func (c *compiler) routes(s fleet.Slice, out Slice) []Route {
 
 // device plans this node's end of a slice: a peer for every other node that has a key on it.
 func (c *compiler) device(s fleet.Slice) Device {
-	d := Device{Slice: s.Name, NetNS: netns(s.Name), Link: TunLink, MTU: c.mtu(s.Name)}
+	d := Device{Slice: s.Name, NetNS: c.netns(s.Name), Link: TunLink, MTU: c.mtu(s.Name)}
 	allowed := c.holders(s.Name)
 	for _, cl := range c.in.Clusters {
 		for _, n := range cl.Nodes {
@@ -203,7 +224,7 @@ func (c *compiler) device(s fleet.Slice) Device {
 			if !ok || n.ID() == c.self.ID() {
 				continue
 			}
-			p := Peer{ID: n.ID(), Key: key, Paths: c.paths(cl, n)}
+			p := Peer{ID: n.ID(), Key: key, Paths: c.pathsTo(cl, n)}
 			p.Allowed = sorted(allowed[p.ID], comparePrefix)
 			p.Allowed = slices.Compact(p.Allowed)
 			if c.private && cl.Name != c.in.Cluster {
@@ -219,6 +240,9 @@ func (c *compiler) device(s fleet.Slice) Device {
 // holders says which addresses each node's pods have. WireGuard gives an address to one peer only, so of two claims
 // the first by node and pod stands, and the other is a problem.
 func (c *compiler) holders(slice string) map[string][]netip.Prefix {
+	if out := c.undisputed(slice); out != nil {
+		return out
+	}
 	out, owner := map[string][]netip.Prefix{}, map[netip.Addr]string{}
 	for _, p := range sorted(c.in.Pods, func(a, b fleet.Pod) int {
 		return strings.Compare(a.Cluster+"/"+a.Node+" "+a.Key(), b.Cluster+"/"+b.Node+" "+b.Key())
@@ -240,6 +264,42 @@ func (c *compiler) holders(slice string) map[string][]netip.Prefix {
 	return out
 }
 
+// undisputed is holders where no two nodes claim one address, as it should be: then no order is needed. Else it is nil.
+func (c *compiler) undisputed(slice string) map[string][]netip.Prefix {
+	type place struct{ cluster, node string }
+	at, owner := map[place][]netip.Prefix{}, make(map[netip.Addr]place, len(c.in.Pods))
+	for i := range c.in.Pods {
+		p := &c.in.Pods[i]
+		if p.Slice != slice {
+			continue
+		}
+		here := place{p.Cluster, p.Node}
+		for _, a := range p.Addrs {
+			if o, taken := owner[a]; taken && o != here {
+				return nil
+			}
+			owner[a] = here
+			at[here] = append(at[here], host(a))
+		}
+	}
+	out := make(map[string][]netip.Prefix, len(at))
+	for p, list := range at {
+		out[p.cluster+"/"+p.node] = list
+	}
+	return out
+}
+
+// pathsTo is paths, worked out once.
+func (c *compiler) pathsTo(cl fleet.Cluster, n fleet.Node) []Path {
+	id := n.ID()
+	paths, ok := c.ways.paths[id]
+	if !ok {
+		paths = c.paths(cl, n)
+		c.ways.paths[id] = paths
+	}
+	return paths
+}
+
 // paths lists the ways to a node: directly, unless its cluster is private; else by relays, which are the gateways of
 // its cluster or, when nobody can dial that, our own gateways and then everybody's (the private node keeps itself
 // known to all of them over the management slice).
@@ -253,7 +313,11 @@ func (c *compiler) paths(cl fleet.Cluster, n fleet.Node) []Path {
 	if cl.Name == c.in.Cluster {
 		return out
 	}
-	var relays []fleet.Node
+	type relay struct {
+		fleet.Node
+		rank string
+	}
+	var relays []relay
 	for _, g := range c.gateways() {
 		if g.ID() == n.ID() || g.ID() == c.self.ID() {
 			continue
@@ -261,18 +325,15 @@ func (c *compiler) paths(cl fleet.Cluster, n fleet.Node) []Path {
 		if !cl.Private && g.Cluster != cl.Name {
 			continue
 		}
-		relays = append(relays, g)
-	}
-	rank := func(g fleet.Node) string {
 		near := "1"
 		if g.Cluster == c.in.Cluster {
 			near = "0"
 		}
 		// Spread the pairs of nodes over the gateways, each pair always in the same order (rendezvous hashing).
 		sum := sha256.Sum256([]byte(c.self.ID() + " " + n.ID() + " " + g.ID()))
-		return near + hex.EncodeToString(sum[:8])
+		relays = append(relays, relay{g, near + hex.EncodeToString(sum[:8])})
 	}
-	slices.SortFunc(relays, func(a, b fleet.Node) int { return strings.Compare(rank(a), rank(b)) })
+	slices.SortFunc(relays, func(a, b relay) int { return strings.Compare(a.rank, b.rank) })
 	for _, g := range relays {
 		if eps := g.Endpoints(); len(eps) > 0 {
 			out = append(out, Path{Endpoint: eps[0], Relay: g.ID()})
@@ -304,7 +365,7 @@ func (c *compiler) gateways() []fleet.Node {
 func (c *compiler) management() (Device, Slice, bool) {
 	self := fleet.ManagementAddr(c.in.Cluster, c.in.Node)
 	d := Device{
-		Slice: fleet.ManagementSlice, NetNS: netns(fleet.ManagementSlice), Link: TunLink,
+		Slice: fleet.ManagementSlice, NetNS: c.netns(fleet.ManagementSlice), Link: TunLink,
 		MTU: minimumMTU, Addrs: []netip.Prefix{host(self)},
 	}
 	add := func(n fleet.Node, paths []Path, keep int) {
@@ -417,7 +478,9 @@ func (c *compiler) mtu(slice string) int {
 	return max(m-most, minimumMTU)
 }
 
-func netns(slice string) string { return path.Join(NetNSDir, slice) }
+func (c *compiler) netns(slice string) string {
+	return path.Join(cmp.Or(c.local.NetNS, NetNSDir), slice)
+}
 
 // link names the slice's end of a pod's veth pair: 13 characters of the 15 that Linux allows.
 func link(podUID string) string {
@@ -427,8 +490,8 @@ func link(podUID string) string {
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-func covered(blocks []fleet.Block, cluster string, a netip.Addr) bool {
-	return slices.ContainsFunc(blocks, func(b fleet.Block) bool { return b.Cluster == cluster && b.Prefix.Contains(a) })
+func covered(blocks []fleet.Block, a netip.Addr) bool {
+	return slices.ContainsFunc(blocks, func(b fleet.Block) bool { return b.Prefix.Contains(a) })
 }
 
 func comparePrefix(a, b netip.Prefix) int {
