@@ -14,14 +14,17 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	_ "net/http/pprof" // the child's profiles, asked for by the bench
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	runtimepprof "runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,7 +59,8 @@ var (
 	benchOut    = flag.String("discovery-out", "", "`FILE` for the figures as JSON")
 	benchSizes  = flag.String("discovery-sizes", "100,1000,10000", "endpoints in the fleet, sizes separated by commas")
 	benchFlips  = flag.Int("discovery-flips", 40, "measured changes a size and load")
-	childMember = flag.String("discovery-child", "", "(internal) be a controller: NAME,MEMBER-URL,HUB-URL,LISTEN")
+	benchProf   = flag.String("discovery-profiles", "", "`DIR` for CPU profiles of the controller and of the rest")
+	childMember = flag.String("discovery-child", "", "(internal) be a controller: NAME,MEMBER-URL,HUB-URL,LISTEN,PROFILES")
 )
 
 // TestDiscoveryChild is a controller in a process of its own, so that its memory and CPU can be told.
@@ -68,6 +72,8 @@ func TestDiscoveryChild(t *testing.T) {
 	at := func(url string) *rest.Config {
 		return &rest.Config{Host: url, BearerToken: "admin", TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: -1}
 	}
+	profiles := &http.Server{Addr: parts[4], Handler: http.DefaultServeMux, ReadHeaderTimeout: time.Second}
+	go func() { t.Log(profiles.ListenAndServe()) }()
 	err := controller.Run(t.Context(), controller.Config{
 		Cluster: parts[0], Pod: "controller-a", Software: "bench", Member: at(parts[1]), Listen: parts[3], Metrics: "0", Health: "0",
 		Hub: func(context.Context) (*rest.Config, error) { return at(parts[2]), nil },
@@ -76,17 +82,18 @@ func TestDiscoveryChild(t *testing.T) {
 	t.Log(err)
 }
 
-func (c *cluster) child(hub *cluster) (url string, proc *exec.Cmd) {
+func (c *cluster) child(hub *cluster) (url, profiles string, proc *exec.Cmd) {
 	if err := client.IgnoreAlreadyExists(c.client.Create(c.t.Context(), pod("seaway-system", "controller-a", "n1", ""))); err != nil {
 		c.t.Fatal(err)
 	}
 	listen := freePort(c.t)
+	profiles = "http://" + freePort(c.t)
 	log, err := os.Create(filepath.Join(c.w.dir, c.name+"-controller.log"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	proc = exec.Command(os.Args[0], "-test.run=^TestDiscoveryChild$", "-test.timeout=30m",
-		"-discovery-child="+strings.Join([]string{c.name, c.config.Host, hub.config.Host, listen}, ","))
+		"-discovery-child="+strings.Join([]string{c.name, c.config.Host, hub.config.Host, listen, strings.TrimPrefix(profiles, "http://")}, ","))
 	proc.Stdout, proc.Stderr = log, log
 	proc.Env = append(os.Environ(), "GOMEMLIMIT=300MiB")
 	if err := proc.Start(); err != nil {
@@ -100,7 +107,7 @@ func (c *cluster) child(hub *cluster) (url string, proc *exec.Cmd) {
 			c.t.Logf("controller of %s said:\n%s", c.name, text[max(0, len(text)-3000):])
 		}
 	})
-	return "https://" + listen, proc
+	return "https://" + listen, profiles, proc
 }
 
 // figures are what one size and load gave.
@@ -112,6 +119,12 @@ type figures struct {
 	ControllerMiB                 float64
 	ControllerCPU                 float64 // share of a core
 	AgentCPU                      float64 // of this process: agent, generator and the other member's carrier
+	SenderCPU                     float64 // of the controller of the cluster that the changes are made in
+
+	Changes int // made while it was measured: flips to and fro, and the churn
+	Plans   int // that the agent gave the kernel meanwhile
+	// Processor time by change, milliseconds. Changes that come together are worked off together.
+	ControllerPerChange, AgentPerChange, SenderPerChange float64
 }
 
 func TestBenchDiscovery(t *testing.T) {
@@ -154,12 +167,15 @@ type benchFleet struct {
 	c1, c2    *cluster
 	endpoints int
 	proc      *exec.Cmd // c2's controller
+	profiles  string    // where it shows its profiles
+	sender    *exec.Cmd // c1's controller
 	kernel    *watchedKernel
 	office    *post.Office // of c3, which carries the generated clusters' news
 	keys      map[string]ed25519.PrivateKey
 	said      map[string]*fleet.Bulletin
 	store     *bulletin.Store
-	services  int // in the fleet
+	services  int          // in the fleet
+	told      atomic.Int64 // changes of generated clusters
 }
 
 // Of every ten endpoints one service; each cluster has as many.
@@ -192,10 +208,12 @@ func newBenchFleet(t *testing.T, endpoints int) *benchFleet {
 	for _, c := range []*cluster{b.c1, b.c2} {
 		c.define(mcscrd.ServiceExportCRD, mcscrd.ServiceImportCRD)
 		c.create(ns("seaway-system"), ns("shop"), node("n1"), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: "seaway-agent"}})
-		url, proc := c.child(hub)
+		url, profiles, proc := c.child(hub)
 		urls[c.name] = url
 		if c == b.c2 {
-			b.proc = proc
+			b.proc, b.profiles = proc, profiles
+		} else {
+			b.sender = proc
 		}
 	}
 	for _, c := range []*cluster{b.c1, b.c2} {
@@ -480,6 +498,7 @@ func (b *benchFleet) churn(ctx context.Context, rate int) {
 			e := &x.Endpoints[n%len(x.Endpoints)]
 			e.Ready = !e.Ready
 			b.say(&now)
+			b.told.Add(1)
 			n++
 		}
 	}
@@ -494,7 +513,9 @@ func (b *benchFleet) measure(rate int) figures {
 		churning.Go(func() { b.churn(ctx, rate) })
 		<-time.After(2 * time.Second) // until it flows
 	}
+	profiled := b.profile(rate)
 	began, cpu, own := time.Now(), cpuOf(t, b.proc.Process.Pid), cpuOf(t, os.Getpid())
+	first, told, applied := cpuOf(t, b.sender.Process.Pid), b.told.Load(), b.kernel.plans.Load()
 	var took []float64
 	es := &discoveryv1.EndpointSlice{}
 	if err := b.c1.client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "c1-s0"}, es); err != nil {
@@ -516,12 +537,53 @@ func (b *benchFleet) measure(rate int) figures {
 	slices.Sort(took)
 	f.P50, f.P99, f.Max = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
 	span := time.Since(began).Seconds()
-	f.ControllerCPU = (cpuOf(t, b.proc.Process.Pid) - cpu) / span
-	f.AgentCPU = (cpuOf(t, os.Getpid()) - own) / span
+	cpu, own, first = cpuOf(t, b.proc.Process.Pid)-cpu, cpuOf(t, os.Getpid())-own, cpuOf(t, b.sender.Process.Pid)-first
+	f.ControllerCPU, f.AgentCPU, f.SenderCPU = cpu/span, own/span, first/span
+	changes := float64(2**benchFlips) + float64(b.told.Load()-told)
+	f.Changes, f.Plans = int(changes), int(b.kernel.plans.Load()-applied)
+	f.ControllerPerChange, f.AgentPerChange, f.SenderPerChange = 1000*cpu/changes, 1000*own/changes, 1000*first/float64(2**benchFlips)
 	f.ControllerMiB = rssOf(t, b.proc.Process.Pid)
 	stop()
 	churning.Wait()
+	profiled()
 	return f
+}
+
+// profile has the controller and this process profiled until done is called, if that is asked for.
+func (b *benchFleet) profile(rate int) (done func()) {
+	if *benchProf == "" {
+		return func() {}
+	}
+	file := func(who string) *os.File {
+		f, err := os.Create(filepath.Join(*benchProf, fmt.Sprintf("%s-%d-%d.pprof", who, b.endpoints, rate)))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return f
+	}
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		resp, err := http.Get(b.profiles + "/debug/pprof/profile?seconds=4")
+		if err != nil {
+			b.t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		f := file("controller")
+		defer f.Close()
+		if _, err := io.Copy(f, resp.Body); err != nil {
+			b.t.Error(err)
+		}
+	})
+	f := file("agent")
+	if err := runtimepprof.StartCPUProfile(f); err != nil {
+		b.t.Fatal(err)
+	}
+	return func() {
+		runtimepprof.StopCPUProfile()
+		_ = f.Close()
+		tasks.Wait()
+	}
 }
 
 func cpuOf(t *testing.T, pid int) float64 {
@@ -557,6 +619,7 @@ type watchedKernel struct {
 	counts   map[string]int
 	services int
 	backends int
+	plans    atomic.Int64
 	changed  chan struct{}
 }
 
@@ -574,6 +637,7 @@ func (k *watchedKernel) Steer(ctx context.Context, want []plan.Slice) (datapath.
 
 func (k *watchedKernel) note(want []plan.Slice) {
 	now := time.Now()
+	k.plans.Add(1)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	was := k.counts
