@@ -62,6 +62,7 @@ func TestStory(t *testing.T) {
 		t.Fatalf("SEAWAY_SLACK=%s: want a number from 1 on", os.Getenv("SEAWAY_SLACK"))
 	}
 	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
+	e.Vars["RESTARTS"] = cmp.Or(os.Getenv("RUNS"), "2")
 	e.Vars["ETCD_ROUNDS"] = cmp.Or(os.Getenv("RUNS"), "3") // each kind of fault once
 	if n, err := strconv.Atoi(e.Vars["RUNS"]); err != nil || n < 1 {
 		t.Fatalf("RUNS=%s: want how often", e.Vars["RUNS"])

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 )
@@ -16,7 +18,7 @@ type tally struct{ right, wrong, missing, failed int }
 
 // names asks for names again and again for a while and counts the answers: the address that each is to have, another
 // one, that there is no such name, or no answer. It prints the counts and fails if any answer was not the right one;
-// -unsure allows the last kind (SERVFAIL).
+// -unsure allows the last kind (SERVFAIL). With -for 0 it asks until its input ends.
 //
 //	names -for 40s db-0.c1.db.shop.svc.clusterset.local=10.77.0.5 …
 func names(args []string) error {
@@ -39,14 +41,31 @@ func names(args []string) error {
 		return errors.New("names: want NAME=ADDRESS")
 	}
 	fmt.Printf("asking for %d names for %s\n", len(want), *length)
+	end := time.After(*length)
+	if *length == 0 {
+		over := make(chan time.Time)
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			close(over)
+		}()
+		end = over
+	}
 	var t tally
-	for until := time.Now().Add(*length); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+	for {
+		select {
+		case <-end:
+			return t.verdict(*unsure)
+		case <-time.After(10 * time.Millisecond):
+		}
 		for name, ip := range want {
 			t.count(name, ip)
 		}
 	}
+}
+
+func (t *tally) verdict(unsure bool) error {
 	fmt.Printf("right=%d wrong=%d missing=%d failed=%d\n", t.right, t.wrong, t.missing, t.failed)
-	if t.wrong+t.missing > 0 || t.right == 0 || t.failed > 0 && !*unsure {
+	if t.wrong+t.missing > 0 || t.right == 0 || t.failed > 0 && !unsure {
 		return errors.New("names: not every answer was the right one")
 	}
 	return nil

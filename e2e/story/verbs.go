@@ -37,6 +37,8 @@ func verbs() map[string]verb {
 			does: "Run the lab's command: lab wan cut c1 c2, lab machine reboot c1n1."},
 		"eventually": {usage: "eventually TIME LINE…", wraps: true, run: eventually,
 			does: "Play the line until it succeeds, for at most that time."},
+		"repeat": {usage: "repeat N LINE…", wraps: true, run: repeat,
+			does: "Play the line so many times; each must succeed."},
 		"never": {usage: "never TIME LINE…", wraps: true, run: never,
 			does: "Play the line again and again for that time; it must fail each time."},
 		"try": {usage: "try LINE… [shows …] [hides …]", wraps: true, run: try,
@@ -295,6 +297,22 @@ func eventually(p *play, ctx context.Context, args []string) (string, error) {
 		}
 		p.pause(ctx)
 	}
+}
+
+func repeat(p *play, ctx context.Context, args []string) (out string, err error) {
+	if len(args) < 2 {
+		return "", misused("want a number and a line")
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 1 {
+		return "", misused("%q: want how many times", args[0])
+	}
+	for i := range n {
+		if out, err = p.do(ctx, args[1:]); err != nil {
+			return out, fmt.Errorf("time %d of %d: %w", i+1, n, err)
+		}
+	}
+	return out, nil
 }
 
 func never(p *play, ctx context.Context, args []string) (string, error) {
