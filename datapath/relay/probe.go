@@ -41,7 +41,6 @@ const (
 
 	flagAlive = 1 // the asker hears answers by this way
 	flagUse   = 2 // the asker sends its data by this way
-	flagDoubt = 4 // the way by which the asker sends its data is in doubt
 )
 
 // nodeID names a node in Seaway's own messages.

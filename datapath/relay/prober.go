@@ -132,9 +132,6 @@ func (sw *Switch) askBy(nb *neighbor, i int, now time.Duration) sending {
 	if i == nb.pair.InUse() {
 		m.flags |= flagUse
 	}
-	if u := nb.pair.InUse(); u >= 0 && nb.pair.Ways()[u].State == detect.Doubt {
-		m.flags |= flagDoubt
-	}
 	nb.pair.Sent(i, m.number, now)
 	sw.probes.asked.Add(1)
 	return sending{w.to, m.seal(nb.key)}
@@ -145,10 +142,10 @@ func (sw *Switch) steer(nb *neighbor, now time.Duration) (again bool) {
 	ds := nb.pair.Ways()
 	in := nb.pair.InUse()
 	c := steer.Choice{Use: in, Hedge: [2]int{-1, -1}, Ask: -1}
-	if nb.lead || in < 0 || ds[in].State != detect.Alive || ds[in].Quiet() {
+	if nb.lead || in < 0 || ds[in].State != detect.Alive {
 		ws := make([]steer.Way, len(ds))
 		for i, d := range ds {
-			ws[i] = steer.Way{Class: nb.ways[i].class, State: d.State, RTT: d.RTT, Lost: d.Lost(), Seen: d.Seen(), Worse: d.Worse() != "", Quiet: d.Quiet()}
+			ws[i] = steer.Way{Class: nb.ways[i].class, State: d.State, RTT: d.RTT, Lost: d.Lost(), Seen: d.Seen(), Worse: d.Worse() != ""}
 		}
 		c = nb.steer.Step(ws, now)
 	}
@@ -265,8 +262,10 @@ func (sw *Switch) asked(nb *neighbor, m probe, from *Endpoint, now time.Duration
 	if i < 0 {
 		return out
 	}
-	nb.pair.Heard(i, detect.Heard{Alive: m.flags&flagAlive != 0, Doubt: m.flags&flagDoubt != 0, Every: m.every, RTT: m.rtt, Loss: m.loss}, now)
-	if m.flags&flagUse != 0 && !nb.lead && nb.pair.InUse() != i {
+	nb.pair.Heard(i, detect.Heard{Alive: m.flags&flagAlive != 0, Every: m.every, RTT: m.rtt, Loss: m.loss}, now)
+	// The lead is followed, but not onto a way that is known here not to work: it will see that soon. Else the two would
+	// pull to and fro with each ask.
+	if m.flags&flagUse != 0 && !nb.lead && nb.pair.InUse() != i && nb.pair.Ways()[i].State != detect.Doubt && nb.pair.Ways()[i].State != detect.Dead {
 		nb.pair.Use(i)
 		nb.steer.Reset(i)
 	}

@@ -59,7 +59,7 @@ const (
 	mostNoise    = 300 * time.Millisecond // that a late tick makes verdicts slower
 	dataIsFresh  = 60 * time.Millisecond  // data heard this recently speak for a way
 	missedAfter  = 40 * time.Millisecond  // an ask of the other end may come so much later than announced
-	answered     = 300 * time.Millisecond // data were sent so lately that a flow that stops matters
+	answered     = 30 * time.Millisecond  // data were sent so lately that a flow that stops matters
 	maxLifeOfAsk = 2 * time.Second        // later answers are not waited for
 )
 
@@ -187,7 +187,6 @@ func (p *Pair) await(w *Way, now time.Duration) {
 // Heard is what an ask of the other end says.
 type Heard struct {
 	Alive bool          // it hears our answers on this way
-	Doubt bool          // the way that it uses, which may be another, is in doubt
 	Every time.Duration // until its next one
 	RTT   time.Duration // as it measured, 0 if it did not
 	Loss  float64
@@ -200,9 +199,6 @@ func (p *Pair) Heard(way int, h Heard, now time.Duration) {
 	w.heard, w.data = now, now
 	w.every = h.Every
 	p.await(w, now)
-	if h.Doubt && !p.lead && p.use >= 0 && p.use != way && p.ways[p.use].State == Alive && now-p.ways[p.use].seen > p.cfg.Burst {
-		p.ways[p.use].doubt(now) // what the lead misses by it, this end may be about to; not vice versa, lest they doubt in turns
-	}
 	if !h.Alive {
 		if w.State == Alive && !p.lead { // the lead does not hear us by it
 			w.doubt(now)
@@ -220,7 +216,7 @@ func (p *Pair) Data(way int, now time.Duration) {
 	p.woke(now)
 	w := p.ways[way]
 	w.flow.packet(now)
-	w.data, w.quiet = now, false
+	w.data = now
 }
 
 // Sending notes that data go to the node.
@@ -286,8 +282,8 @@ func (p *Pair) judge(i int, now time.Duration) {
 	case Alive:
 		missed := w.expect > 0 && now >= w.expect
 		if i == p.use && w.flow.stopped(w.data, now) && now-p.sent < answered {
-			w.flow.n, w.quiet = 0, true // once
-			if now-w.asked > p.cfg.Active/4 {
+			w.flow.n = 0 // once
+			if now-w.asked > p.cfg.Active/2 {
 				w.next, w.prompt = 0, true
 			}
 		}

@@ -179,13 +179,10 @@ func (e *end) ask(way int) {
 	e.asks++
 	h := detect.Heard{Alive: w.State == detect.Alive, Every: e.pair.Every(way), RTT: w.RTT, Loss: w.Loss}
 	use := way == e.pair.InUse()
-	if u := e.pair.InUse(); u >= 0 {
-		h.Doubt = e.pair.Ways()[u].State == detect.Doubt
-	}
 	e.pair.Sent(way, num, n.now)
 	n.send(e.i, w.Name, func(o *end) {
 		o.pair.Heard(way, h, n.now)
-		if use && o.i == 1 && o.pair.InUse() != way {
+		if s := o.pair.Ways()[way].State; use && o.i == 1 && o.pair.InUse() != way && s != detect.Doubt && s != detect.Dead {
 			o.pair.Use(way)
 			o.steer.Reset(way)
 		}
@@ -196,9 +193,9 @@ func (e *end) ask(way int) {
 func (e *end) steerNow() {
 	var ws []steer.Way
 	for i, w := range e.pair.Ways() {
-		ws = append(ws, steer.Way{Class: e.class[i], State: w.State, RTT: w.RTT, Lost: w.Lost(), Seen: w.Seen(), Worse: w.Worse() != "", Quiet: w.Quiet()})
+		ws = append(ws, steer.Way{Class: e.class[i], State: w.State, RTT: w.RTT, Lost: w.Lost(), Seen: w.Seen(), Worse: w.Worse() != ""})
 	}
-	if e.i == 1 && e.pair.InUse() >= 0 && ws[e.pair.InUse()].State == detect.Alive && !ws[e.pair.InUse()].Quiet {
+	if e.i == 1 && e.pair.InUse() >= 0 && ws[e.pair.InUse()].State == detect.Alive {
 		e.choice = steer.Choice{Use: e.pair.InUse(), Hedge: [2]int{-1, -1}} // the lead decides
 		return
 	}

@@ -36,7 +36,6 @@ type Way struct {
 	heard  time.Duration // last ask of the other end
 	data   time.Duration // when anything came by it
 	flow   flow          // of data that come by it
-	quiet  bool          // a steady flow has stopped, and nothing has come since
 	every  time.Duration // until the other end's next ask, as it said; 0: it does not ask
 	expect time.Duration // by when the other end's next ask should be heard; 0: none is expected
 	next   time.Duration // when to ask next
@@ -61,9 +60,6 @@ func (w *Way) Seen() time.Duration { return w.seen }
 // Lost returns how many asks in a row were not answered in time.
 func (w *Way) Lost() int { return w.lost }
 
-// Quiet tells whether the way works as far as is known, but a steady flow by it has stopped: an ask is under way.
-func (w *Way) Quiet() bool { return w.quiet && w.State == Alive }
-
 // patience is how long an answer may take before it counts as lost.
 func (w *Way) patience() time.Duration {
 	if w.n == 0 {
@@ -74,7 +70,7 @@ func (w *Way) patience() time.Duration {
 
 // evidence notes that the way works in both directions.
 func (w *Way) evidence(now time.Duration) {
-	w.seen, w.data, w.quiet = now, now, false
+	w.seen, w.data = now, now
 	w.lost, w.silent = 0, 0
 	switch w.State {
 	case Dead:
@@ -173,7 +169,7 @@ func (w *Way) excuse(late, now time.Duration) {
 
 // doubt begins to doubt a way that works.
 func (w *Way) doubt(now time.Duration) {
-	w.State, w.next, w.expect, w.quiet = Doubt, 0, 0, false
+	w.State, w.next, w.expect = Doubt, 0, 0
 	if w.silent == 0 {
 		w.silent = now
 	}
@@ -189,7 +185,7 @@ type flow struct {
 
 const (
 	steadyAfter = 5                     // packets
-	steadyPace  = 60 * time.Millisecond // at most, between two packets of a steady flow
+	steadyPace  = 20 * time.Millisecond // at most, between two packets of a steady flow
 	leastQuiet  = 30 * time.Millisecond // a steady flow that stops for so long is asked after
 )
 

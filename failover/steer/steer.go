@@ -2,8 +2,8 @@
 // It is a step machine without clock or I/O: what is known of the ways and the time go in, the choice comes out.
 //
 //   - A way that works is kept, so that nothing flaps.
-//   - While it is in doubt, or its data have just stopped, packets go by a second way as well (hedging): if the doubt
-//     was right nothing is lost, if not WireGuard drops what comes twice.
+//   - While it is in doubt, packets go by a second way as well (hedging): if the doubt was right nothing is lost, if
+//     not WireGuard drops what comes twice.
 //   - When the doubt hardens and another way answers, packets go there alone.
 //   - A better way that is back is taken again after it has worked for a while; each time that it fails soon after,
 //     that while doubles.
@@ -33,7 +33,6 @@ type Way struct {
 	Lost  int           // asks in a row without answer
 	Seen  time.Duration // last evidence that it works
 	Worse bool          // than it usually is: loss or delay
-	Quiet bool          // its data have just stopped, though they came steadily
 }
 
 const (
@@ -85,7 +84,7 @@ func (p *Pair) Step(ways []Way, now time.Duration) Choice {
 			p.leave(b, now)
 		}
 		return only(p.use)
-	case cur.State == detect.Doubt || cur.Quiet:
+	case cur.State == detect.Doubt:
 		b := best(ways, p.use, -1)
 		proven := b >= 0 && ways[b].State == detect.Alive && ways[b].Seen > cur.Seen
 		if proven && cur.Lost >= hardened {

@@ -32,7 +32,6 @@ func TestStep(t *testing.T) {
 		"direct is best":                        {-1, ways(A, A, A), only(0)},
 		"a worse one is kept for now":           {1, ways(A, A, A), only(1)},
 		"in doubt: hedged by near and far":      {0, ways(D, A, A), Choice{0, [2]int{1, 2}, -1}},
-		"its data stopped: hedged":              {0, func() []Way { w := ways(A, A, A); w[0].Quiet = true; return w }(), Choice{0, [2]int{1, 2}, -1}},
 		"in doubt, another has answered since":  {0, func() []Way { w := ways(D, A, A); w[1].Seen = 2 * s; return w }(), Choice{0, [2]int{1, -1}, -1}},
 		"the doubt hardens":                     {0, harden(ways(D, A, A)), only(1)},
 		"it hardens, and nothing else is known": {0, func() []Way { w := ways(D, A, A); w[0].Lost = 99; return w }(), Choice{0, [2]int{1, 2}, -1}},
