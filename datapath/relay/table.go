@@ -323,7 +323,9 @@ func (t *table) relay(f *flow, m message, from *Endpoint, now int64) verdict {
 	}
 	to := make([]*Endpoint, 0, 2)
 	for _, e := range []*Endpoint{dst.home, dst.away} {
-		if e != nil && e.addr != from.addr {
+		// What does not come from the side's home may have come from another gateway, which holds this one for a place where
+		// the other side is: only homes, which go the way of one handshake, are sure not to go in a circle.
+		if e != nil && e.addr != from.addr && (e != dst.away || from.addr == src.home.addr) {
 			to = append(to, e)
 		}
 	}

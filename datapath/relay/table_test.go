@@ -186,6 +186,24 @@ func TestRoaming(t *testing.T) {
 	w.forwards(forge(typeData, 0, 10, key(0)), nodeT, x1)
 }
 
+// TestGatewaysDoNotRelayInACircle: each of two gateways once heard the target through the other, and holds that for a place
+// where the target is. While the target is silent, what is for it goes to both, and comes back from neither.
+func TestGatewaysDoNotRelayInACircle(t *testing.T) {
+	w := newWorld(t)
+	w.session()
+	other := x2
+	w.now += roamAfter
+	w.forwards(forge(typeData, 0, 10, key(0)), other, x1)
+	if v := w.in(forge(typeData, 0, 30, key(0)), x1); v.String() != " to 10.0.0.3:51871 to 192.0.2.2:1000" {
+		t.Errorf("from where the handshake came: %s, want both places", v)
+	}
+	for _, from := range []*Endpoint{stranger, at("192.0.2.3:1000")} {
+		w.now += roamAfter // it seems to have moved, too
+		w.forwards(forge(typeData, 0, 30, key(0)), from, nodeT)
+		w.forwards(forge(typeData, 0, 30, key(0)), from, nodeT)
+	}
+}
+
 func TestTableIsBounded(t *testing.T) {
 	w := newWorld(t)
 	for i := range uint32(maxIndexes / 2) {
