@@ -13,10 +13,9 @@ import (
 // memory is what a switch hands to its successor, so that a restart neither breaks relayed sessions nor loses sight
 // of peers that cannot be dialled: addresses and indexes, all of which pass over the network in the clear. No keys.
 type memory struct {
-	At    time.Time                   `json:"at"`
-	Peers []peerMemory                `json:"peers,omitempty"`
-	Flows []flowMemory                `json:"flows,omitempty"`
-	Reach map[string]fleet.ReachState `json:"reach,omitempty"` // by node
+	At    time.Time    `json:"at"`
+	Peers []peerMemory `json:"peers,omitempty"`
+	Flows []flowMemory `json:"flows,omitempty"`
 }
 
 type peerMemory struct {
@@ -51,14 +50,6 @@ func (m *memory) endpoint(slice string, key fleet.Key) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// reach returns what was held of a node.
-func (m *memory) reach(node string) fleet.ReachState {
-	if s, ok := m.Reach[node]; ok && time.Since(m.At) <= time.Duration(lifetime) {
-		return s
-	}
-	return fleet.ReachUnknown
-}
-
 // Memory returns what a successor should know, and whether it changed since the last call.
 func (sw *Switch) Memory() (data []byte, changed bool) {
 	sw.mu.Lock()
@@ -79,14 +70,6 @@ func (sw *Switch) Memory() (data []byte, changed bool) {
 	for i, e := range sw.t.index {
 		if f := e.flow; f != nil && f.answered && f.a.index == i && now < f.deadline {
 			m.Flows = append(m.Flows, flowMemory{f.target.Key, f.a.memory(), f.b.memory(), time.Duration(f.deadline - now)})
-		}
-	}
-	for _, nb := range sw.neighbors {
-		if s := nb.reach.State; s != "" && s != fleet.ReachUnknown {
-			if m.Reach == nil {
-				m.Reach = map[string]fleet.ReachState{}
-			}
-			m.Reach[nb.ID] = s
 		}
 	}
 	sort.Slice(m.Flows, func(i, j int) bool { return m.Flows[i].A.Index < m.Flows[j].A.Index })

@@ -162,10 +162,6 @@ func (sw *Switch) pace() {
 func (sw *Switch) setWays(nb *neighbor) {
 	if nb.pair == nil {
 		nb.pair = detect.New(detect.Default(), nb.lead)
-		nb.pair.Recall(sw.memory.reach(nb.ID), time.Duration(sw.now()))
-		if nb.Peer {
-			nb.pair.Await()
-		}
 	}
 	var ways []*way
 	add := func(w *way) {

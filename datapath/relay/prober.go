@@ -105,9 +105,6 @@ func (sw *Switch) step(nb *neighbor, now time.Duration, out []sending) []sending
 		_, wake = asks2, now+time.Millisecond
 	}
 	nb.wake = wake
-	if nb.pair.Check() {
-		sw.prove(nb)
-	}
 	for _, i := range asks {
 		if !sw.askBucket.take(int64(now), askRate, askRate/2) {
 			break
@@ -166,7 +163,7 @@ func (sw *Switch) setRoute(nb *neighbor, c steer.Choice) {
 	if !nb.Peer {
 		return
 	}
-	if state, _ := nb.pair.State(); c.Use < 0 || state == fleet.ReachDown || nb.pair.Mute() {
+	if state, _ := nb.pair.State(); c.Use < 0 || state == fleet.ReachDown {
 		nb.route.Store(nil) // WireGuard's own ways are as good as any: the node may run software without probes now
 		return
 	}
@@ -263,9 +260,7 @@ func (sw *Switch) asked(nb *neighbor, m probe, from *Endpoint, now time.Duration
 		return out
 	}
 	nb.pair.Heard(i, detect.Heard{Alive: m.flags&flagAlive != 0, Every: m.every, RTT: m.rtt, Loss: m.loss}, now)
-	// The lead is followed, but not onto a way that is known here not to work: it will see that soon. Else the two would
-	// pull to and fro with each ask.
-	if m.flags&flagUse != 0 && !nb.lead && nb.pair.InUse() != i && nb.pair.Ways()[i].State != detect.Doubt && nb.pair.Ways()[i].State != detect.Dead {
+	if m.flags&flagUse != 0 && !nb.lead && nb.pair.InUse() != i {
 		nb.pair.Use(i)
 		nb.steer.Reset(i)
 	}
@@ -342,9 +337,6 @@ func (sw *Switch) note(nb *neighbor, now time.Duration) {
 		if state != r.State && (state == fleet.ReachDown || r.State == fleet.ReachDown) {
 			sw.log.Info("reach", "node", nb.ID, "state", state, "was", r.State)
 		}
-		if state != r.State {
-			sw.t.dirty = true // a successor should know
-		}
 		r.State, r.Path, r.RTT, r.Loss = state, path, rtt, loss
 		nb.reportAt = now
 		sw.reachDirty = true
@@ -378,7 +370,7 @@ func (sw *Switch) survey(now time.Duration) []fleet.Reach {
 			continue
 		}
 		state, since := nb.pair.State()
-		s := detect.Surroundings{Relay: map[string]string{}, Up: up, Others: ever, Alive: alive}
+		s := detect.Surroundings{Relay: map[string]string{}, Up: up, Others: ever, Alive: alive, Control: true}
 		for _, w := range nb.ways {
 			s.Relay[w.name] = w.relay
 		}

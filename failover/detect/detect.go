@@ -34,7 +34,6 @@ type Config struct {
 	Retry     time.Duration // between asks on a dead way, at first
 	DeadLost  int           // asks lost in a row until a way may be dead
 	DeadAfter time.Duration // silence, from the first of those and beyond the usual round trip, until it is
-	LoneAfter time.Duration // the same where there is no other way, hence no witness
 	Rise      time.Duration // a node that was down must answer for so long to be up again; doubled each time it falls soon
 	RiseMost  time.Duration // the most that this grows to
 	GrayAfter time.Duration // a way that is worse than usual for so long makes the node gray
@@ -45,11 +44,10 @@ type Config struct {
 // their headers, are 12 kbit/s, and 2 kbit/s for each way on standby.
 //
 // DeadAfter is the 200 ms by which a path's delay may jump without being taken for a loss, and room for a busy machine.
-// A way that is the only one takes longer: between two nodes of a cluster nothing tells a busy machine from a dead one.
 // DeadLost at 10 % of loss happens once in 10^8 doubts: 30 years of one pair.
 func Default() Config {
 	return Config{Active: 100 * time.Millisecond, Standby: 2 * time.Second, Burst: 15 * time.Millisecond, Retry: 250 * time.Millisecond,
-		DeadLost: 8, DeadAfter: 240 * time.Millisecond, LoneAfter: 600 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
+		DeadLost: 8, DeadAfter: 240 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
 		GrayAfter: 2 * time.Second, GrayClear: 5 * time.Second}
 }
 
@@ -58,8 +56,9 @@ const (
 	flapMemory   = time.Minute            // a fall within so long of the last one is flapping
 	mostNoise    = 300 * time.Millisecond // that a late tick makes verdicts slower
 	dataIsFresh  = 60 * time.Millisecond  // data heard this recently speak for a way
+	quietFlow    = 30 * time.Millisecond  // a busy flow that stops for so long is asked after
 	missedAfter  = 40 * time.Millisecond  // an ask of the other end may come so much later than announced
-	answered     = 30 * time.Millisecond  // data were sent so lately that a flow that stops matters
+	flowIsBusy   = 20 * time.Millisecond  // data this close together are a busy flow
 	maxLifeOfAsk = 2 * time.Second        // later answers are not waited for
 )
 
@@ -81,8 +80,6 @@ type Pair struct {
 	wake   time.Duration // when Tick wanted to be called
 	ticked time.Duration // when it was
 	noise  time.Duration // how late it was lately: who gets no time himself is careful with verdicts on others
-
-	prover // what else than answers speaks for the node's life
 }
 
 // New returns a pair without ways. One end must be the lead, and the other not.
@@ -166,7 +163,6 @@ func (p *Pair) Sent(way int, number uint64, now time.Duration) {
 
 // Answered notes that an ask was answered, and returns its round trip; ok is false if no such ask is waited for.
 func (p *Pair) Answered(number uint64, now time.Duration) (way int, rtt time.Duration, ok bool) {
-	p.woke(now)
 	for i, w := range p.ways {
 		if rtt, ok = w.answered(number, now); ok {
 			w.evidence(now)
@@ -194,14 +190,13 @@ type Heard struct {
 
 // Heard notes that the other end asked.
 func (p *Pair) Heard(way int, h Heard, now time.Duration) {
-	p.woke(now)
 	w := p.ways[way]
 	w.heard, w.data = now, now
 	w.every = h.Every
 	p.await(w, now)
 	if !h.Alive {
 		if w.State == Alive && !p.lead { // the lead does not hear us by it
-			w.doubt(now)
+			w.State, w.next, w.silent = Doubt, 0, now
 		}
 		return
 	}
@@ -213,9 +208,8 @@ func (p *Pair) Heard(way int, h Heard, now time.Duration) {
 
 // Data notes that data came from the node. It is no proof that it can be reached, but that it lives.
 func (p *Pair) Data(way int, now time.Duration) {
-	p.woke(now)
 	w := p.ways[way]
-	w.flow.packet(now)
+	w.busy = now-w.data < flowIsBusy
 	w.data = now
 }
 
@@ -226,12 +220,16 @@ func (p *Pair) Sending(now time.Duration) { p.sent = now }
 func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
 	p.noise -= min(p.noise, p.noise/8*min(now-p.ticked, 10*time.Second)/time.Second)
 	p.ticked = now
-	p.woke(now)
+	if late := now - p.wake; p.wake > 0 && late > lateLoop {
+		p.noise = max(p.noise, min(late, mostNoise))
+		for _, w := range p.ways {
+			w.excuse(late)
+		}
+	}
 	for i, w := range p.ways {
 		w.lose(now)
 		p.judge(i, now)
 	}
-	p.suspect(now)
 	p.conclude(now)
 	doubt := p.use >= 0 && p.ways[p.use].State == Doubt || p.use < 0 && p.state == fleet.ReachUp
 	wake = now + p.cfg.Standby
@@ -249,30 +247,11 @@ func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
 		}
 		wake = min(wake, w.next, w.deadline(now))
 	}
-	if p.use >= 0 {
-		if w := p.ways[p.use]; w.State == Alive && w.flow.steady() {
-			wake = min(wake, w.data+w.flow.patience()+time.Millisecond)
-		}
+	if p.use >= 0 && p.ways[p.use].busy {
+		wake = min(wake, now+p.cfg.Burst)
 	}
-	p.wake = max(min(wake, p.checkAt(now)), now+time.Millisecond)
+	p.wake = max(wake, now+time.Millisecond)
 	return ask, p.wake
-}
-
-// woke notes whether this process was away when it had wanted to look: what it did not listen to is no silence. Whatever
-// it finds in its socket then comes after that.
-func (p *Pair) woke(now time.Duration) {
-	late := now - p.wake
-	if p.wake == 0 || late <= lateLoop {
-		return
-	}
-	p.noise = max(p.noise, min(late, mostNoise))
-	for _, w := range p.ways {
-		w.excuse(late, now)
-	}
-	if p.verdictAt > 0 {
-		p.verdictAt += late
-	}
-	p.wake = now
 }
 
 // judge moves a way between alive, doubt and dead.
@@ -281,8 +260,8 @@ func (p *Pair) judge(i int, now time.Duration) {
 	switch w.State {
 	case Alive:
 		missed := w.expect > 0 && now >= w.expect
-		if i == p.use && w.flow.stopped(w.data, now) && now-p.sent < answered {
-			w.flow.n = 0 // once
+		if i == p.use && w.busy && now-w.data > quietFlow && now-p.sent < quietFlow {
+			w.busy = false // once
 			if now-w.asked > p.cfg.Active/2 {
 				w.next, w.prompt = 0, true
 			}
@@ -291,10 +270,13 @@ func (p *Pair) judge(i int, now time.Duration) {
 			w.every = min(2*w.every, p.cfg.Standby)
 		}
 		if w.lost > 0 || missed {
-			w.doubt(now)
+			w.State, w.next, w.expect = Doubt, 0, 0
+			if w.silent == 0 {
+				w.silent = now
+			}
 		}
 	case Doubt:
-		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.deadAfter()+p.noise
+		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.cfg.DeadAfter+p.noise
 		if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
 			lost, after = 2*lost, 2*after
 		}
@@ -302,20 +284,6 @@ func (p *Pair) judge(i int, now time.Duration) {
 			w.State, w.died, w.streak = Dead, now, 0
 		}
 	}
-}
-
-// deadAfter is how long a silence makes a way dead.
-func (p *Pair) deadAfter() time.Duration {
-	tried := 0
-	for _, w := range p.ways {
-		if w.State != Fresh {
-			tried++
-		}
-	}
-	if tried == 1 {
-		return p.cfg.LoneAfter
-	}
-	return p.cfg.DeadAfter
 }
 
 // interval is how often to ask on a way now.
@@ -352,63 +320,39 @@ func (p *Pair) conclude(now time.Duration) {
 		case Dead:
 			dead++
 		}
-		speaks = speaks || w.data > 0 && now-w.data < p.deadAfter()+w.RTT
+		speaks = speaks || w.data > 0 && now-w.data < p.cfg.DeadAfter+w.RTT
 	}
-	p.mute = p.mute && works == 0
 	switch {
-	case p.state == fleet.ReachDown && works == 0 && p.provenDown(now), p.state != fleet.ReachDown && works == 0 && dead > 0 && !p.mute && p.proven(now):
-		p.mute = true
-		p.become(fleet.ReachUnknown, now)
 	case p.state == fleet.ReachDown:
 		p.rise(works > 0, now)
 	case works+dead == 0:
-		p.first(now)
-	case p.mute:
-		if now-p.sign() >= muteFor {
-			p.mute = false
-			p.fall(now)
-		}
 	case works == 0 && !speaks:
-		if now >= p.verdictAt {
-			p.fall(now)
+		p.become(fleet.ReachDown, now)
+		if p.fell > 0 && now-p.fell < flapMemory+p.riseTime() {
+			p.falls++
+		} else {
+			p.falls = 0
 		}
+		p.fell, p.rising = now, 0
 	case p.state == fleet.ReachUnknown:
-		if works > 0 {
-			p.become(fleet.ReachUp, now)
-		}
+		p.become(fleet.ReachUp, now)
 	default:
 		p.shade(now)
 	}
 }
 
-// fall makes the node down.
-func (p *Pair) fall(now time.Duration) {
-	p.become(fleet.ReachDown, now)
-	if p.fell > 0 && now-p.fell < flapMemory+p.riseTime() {
-		p.falls++
-	} else {
-		p.falls = 0
-	}
-	p.fell, p.rising = now, 0
-}
-
 // riseTime is how long a node that was down must answer until it is up.
 func (p *Pair) riseTime() time.Duration {
-	if !p.met { // it was never there, so it does not flap
-		return 0
-	}
 	return min(p.cfg.Rise<<min(p.falls, 16), p.cfg.RiseMost)
 }
 
 func (p *Pair) rise(alive bool, now time.Duration) {
-	if !alive {
+	switch {
+	case !alive:
 		p.rising = 0
-		return
-	}
-	if p.rising == 0 {
+	case p.rising == 0:
 		p.rising = now
-	}
-	if now-p.rising >= p.riseTime() {
+	case now-p.rising >= p.riseTime():
 		p.become(fleet.ReachUp, now)
 		p.rising = 0
 	}
@@ -437,10 +381,7 @@ func (p *Pair) shade(now time.Duration) {
 	}
 }
 
-func (p *Pair) become(s fleet.ReachState, now time.Duration) {
-	p.state, p.since = s, now
-	p.met = p.met || s == fleet.ReachUp
-}
+func (p *Pair) become(s fleet.ReachState, now time.Duration) { p.state, p.since = s, now }
 
 // State returns what is held of the node, and since when.
 func (p *Pair) State() (fleet.ReachState, time.Duration) { return p.state, p.since }

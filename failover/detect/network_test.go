@@ -40,9 +40,7 @@ type end struct {
 	steer  steer.Pair
 	choice steer.Choice
 	wake   time.Duration
-	asleep bool // does not run, and what is sent to it is lost
-	held   bool // does not run, and what is sent to it waits
-	inbox  []func(e *end)
+	asleep bool // does not run
 	shown  string
 	asks   int
 	got    []time.Duration // when data arrived
@@ -112,41 +110,15 @@ func (n *network) send(from int, way string, do func(e *end)) {
 	d := l.delay[from] + time.Duration(n.rng.Int64N(int64(l.jitter[from])+1))
 	to := n.ends[1-from]
 	n.at(n.now+d, func() {
-		switch {
-		case to.asleep:
-		case to.held:
-			to.inbox = append(to.inbox, do)
-		default:
+		if !to.asleep {
 			do(to)
 			to.after()
 		}
 	})
 }
 
-// hold stops an end for a time, as SIGSTOP or a machine without time for it does.
-func (e *end) hold(d time.Duration) {
-	e.held = true
-	e.n.at(e.n.now+d, func() {
-		e.held = false
-		read := func() {
-			for _, do := range e.inbox {
-				do(e)
-				e.after()
-			}
-			e.inbox = nil
-		}
-		if e.n.rng.IntN(2) == 0 {
-			read()
-			e.tick()
-			return
-		}
-		e.tick() // its timer comes before its socket
-		e.n.at(e.n.now+3*ms, read)
-	})
-}
-
 func (e *end) tick() {
-	if e.asleep || e.held {
+	if e.asleep {
 		return
 	}
 	if e.n.now < e.wake {
@@ -182,7 +154,7 @@ func (e *end) ask(way int) {
 	e.pair.Sent(way, num, n.now)
 	n.send(e.i, w.Name, func(o *end) {
 		o.pair.Heard(way, h, n.now)
-		if s := o.pair.Ways()[way].State; use && o.i == 1 && o.pair.InUse() != way && s != detect.Doubt && s != detect.Dead {
+		if use && o.i == 1 && o.pair.InUse() != way {
 			o.pair.Use(way)
 			o.steer.Reset(way)
 		}
@@ -208,7 +180,7 @@ func (e *end) steerNow() {
 
 // data sends one packet of data to the other end.
 func (e *end) data() {
-	if e.asleep || e.held {
+	if e.asleep {
 		return
 	}
 	e.pair.Sending(e.n.now)

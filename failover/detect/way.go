@@ -35,7 +35,7 @@ type Way struct {
 	seen   time.Duration // last evidence that it works both ways
 	heard  time.Duration // last ask of the other end
 	data   time.Duration // when anything came by it
-	flow   flow          // of data that come by it
+	busy   bool          // data came one close after the other
 	every  time.Duration // until the other end's next ask, as it said; 0: it does not ask
 	expect time.Duration // by when the other end's next ask should be heard; 0: none is expected
 	next   time.Duration // when to ask next
@@ -49,7 +49,6 @@ type ask struct {
 	number uint64
 	at     time.Duration
 	late   bool // counted as lost; its answer may still come
-	moved  bool // at is not when it left: nobody knows its round trip
 }
 
 const maxAsks = 256
@@ -96,9 +95,7 @@ func (w *Way) answered(number uint64, now time.Duration) (rtt time.Duration, ok 
 		}
 		w.asks = append(w.asks[:i], w.asks[i+1:]...)
 		rtt = max(now-a.at, time.Microsecond)
-		if !a.moved {
-			w.measure(rtt)
-		}
+		w.measure(rtt)
 		w.Loss -= w.Loss / 64
 		return rtt, true
 	}
@@ -150,63 +147,18 @@ func (w *Way) lose(now time.Duration) {
 }
 
 // excuse moves what is waited for by the time that this process itself lost.
-func (w *Way) excuse(late, now time.Duration) {
+func (w *Way) excuse(late time.Duration) {
 	for i := range w.asks {
-		w.asks[i].at = min(w.asks[i].at+late, now)
-		w.asks[i].moved = true
+		w.asks[i].at += late
 	}
 	if w.silent > 0 {
-		w.silent = min(w.silent+late, now)
+		w.silent += late
 	}
 	if w.expect > 0 {
 		w.expect += late
 	}
-	if w.data > 0 {
-		w.data = min(w.data+late, now)
-	}
-	w.flow.n = 0
+	w.data += late
 }
-
-// doubt begins to doubt a way that works.
-func (w *Way) doubt(now time.Duration) {
-	w.State, w.next, w.expect = Doubt, 0, 0
-	if w.silent == 0 {
-		w.silent = now
-	}
-}
-
-// flow is what is known of the data that come by a way: whether they come steadily, so that their absence says
-// something before the next ask does.
-type flow struct {
-	last time.Duration // packet
-	n    int           // packets in a row, none long after the one before
-	pace time.Duration // the longest time between two of them lately
-}
-
-const (
-	steadyAfter = 5                     // packets
-	steadyPace  = 20 * time.Millisecond // at most, between two packets of a steady flow
-	leastQuiet  = 30 * time.Millisecond // a steady flow that stops for so long is asked after
-)
-
-func (f *flow) packet(now time.Duration) {
-	gap := now - f.last
-	f.last = now
-	if gap > steadyPace {
-		f.n, f.pace = 0, 0
-		return
-	}
-	f.n++
-	f.pace = max(gap, f.pace-f.pace/16)
-}
-
-func (f *flow) steady() bool { return f.n >= steadyAfter }
-
-// patience is how long a pause says nothing.
-func (f *flow) patience() time.Duration { return max(leastQuiet, 2*f.pace+5*time.Millisecond) }
-
-// stopped tells whether a steady flow has stopped, given when anything last came.
-func (f *flow) stopped(last, now time.Duration) bool { return f.steady() && now-last > f.patience() }
 
 // deadline is when the next ask under way will count as lost.
 func (w *Way) deadline(now time.Duration) time.Duration {

@@ -19,15 +19,16 @@ const (
 	CauseCut      Cause = "cut"      // no way works, and no witness says whether the node lives
 	CauseIsolated Cause = "isolated" // nobody at all answers: this node is cut off
 	CauseGray     Cause = "gray"     // it answers, with loss or delay
-	CauseMute     Cause = "mute"     // it shakes hands, and answers no probes: something drops them
+	CauseControl  Cause = "control"  // the node answers; only the control plane is not heard
 )
 
 // Surroundings are what else is known when a pair is explained.
 type Surroundings struct {
-	Relay  map[string]string // way's name → ID of the gateway it goes by
-	Up     map[string]bool   // gateways' IDs that answer on their own
-	Others int               // neighbours, this one not counted, that have ever answered
-	Alive  int               // of those, how many answer
+	Relay   map[string]string // way's name → ID of the gateway it goes by
+	Up      map[string]bool   // gateways' IDs that answer on their own
+	Others  int               // neighbours, this one not counted, that have ever answered
+	Alive   int               // of those, how many answer
+	Control bool              // the control plane is heard, or not asked
 }
 
 // Explain tells why a pair's node is in its state: which of the causes, and what a person should know.
@@ -45,8 +46,6 @@ func (p *Pair) Explain(s Surroundings, now time.Duration) (Cause, string) {
 		}
 	}
 	switch {
-	case p.mute:
-		return CauseMute, "no answer on " + count(len(broken), "path") + ", but WireGuard's handshakes are answered: something drops probes, and a loss is noticed after 15 s only"
 	case p.state == fleet.ReachUnknown:
 		return CauseNone, "nothing heard yet"
 	case p.state == fleet.ReachDown && s.Others > 0 && s.Alive == 0:
@@ -60,6 +59,8 @@ func (p *Pair) Explain(s Surroundings, now time.Duration) (Cause, string) {
 		return CauseGray, p.ways[p.use].Worse()
 	case len(broken) > 0 && len(working) > 0:
 		return CausePath, fmt.Sprintf("%s: no answer; %s: works", strings.Join(broken, ", "), strings.Join(working, ", "))
+	case !s.Control:
+		return CauseControl, "it answers; the control plane is not heard"
 	}
 	return CauseNone, ""
 }
@@ -76,4 +77,22 @@ func count(n int, noun string) string {
 		noun += "s"
 	}
 	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// Cluster sums up what is held of a cluster's nodes: down if all that were ever heard are, gray if some are not up.
+func Cluster(nodes []fleet.ReachState) fleet.ReachState {
+	n := map[fleet.ReachState]int{}
+	for _, s := range nodes {
+		n[s]++
+	}
+	known := len(nodes) - n[fleet.ReachUnknown]
+	switch {
+	case known == 0:
+		return fleet.ReachUnknown
+	case n[fleet.ReachDown] == known:
+		return fleet.ReachDown
+	case n[fleet.ReachUp] == known:
+		return fleet.ReachUp
+	}
+	return fleet.ReachGray
 }
