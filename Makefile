@@ -31,7 +31,7 @@ netns: ## Kernel tests in network namespaces (root)
 	@[ "$$(id -u)" = 0 ] || { echo "make netns: these tests make network namespaces; run them as root"; exit 1; }
 	$(GO) test -count=1 ./datapath/... ./tunnel/... ./slice/node/...
 
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 fuzz: ## Every fuzzer for FUZZTIME
 	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 	  mod=.; case $$dir in ./lab*) mod=lab; dir=./$${dir#./lab/};; esac; \
