@@ -30,6 +30,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"seaway.dev/seaway/e2e/chaos"
 	"seaway.dev/seaway/e2e/stage"
 )
 
@@ -113,6 +114,14 @@ func (e *Engine) Summary() string {
 		for _, m := range r.Measures {
 			if m.Bar > 0 && m.Value >= m.Bar {
 				fmt.Fprintf(&b, "over its bar: %s: %s %g %s (%g)\n", r.Story, m.Label, m.Value, m.Unit, m.Bar)
+			}
+		}
+		for _, rec := range r.Records {
+			rep, _ := rec.(chaos.Report)
+			for _, v := range rep.Verdicts {
+				if v.Over {
+					fmt.Fprintf(&b, "over its bar: %s: %s: %s: %s\n", r.Story, rep.Fault, v.Expect, v.Saw)
+				}
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"seaway.dev/seaway/e2e/chaos"
 	"seaway.dev/seaway/e2e/stage"
 )
 
@@ -283,6 +284,19 @@ func TestABusyMachineHasSlackAndTheBarIsToldAllTheSame(t *testing.T) {
 	}
 	if m := v.Measures; len(m) != 2 || m[0].Bar != 100 || !strings.Contains(v.told, "attach: 120.5 ms (OVER its bar of 100)") {
 		t.Errorf("%v\n%s", m, v.told)
+	}
+}
+
+func TestTheSummaryTellsWhatPassedItsBarAndWhatFailed(t *testing.T) {
+	e := Engine{Results: []Result{
+		{Story: "fast", Passed: true, Measures: []Measure{{Label: "dial", Value: 90, Unit: "ms", Bar: 100}}},
+		{Story: "slow", Passed: true, Measures: []Measure{{Label: "dial", Value: 120, Unit: "ms", Bar: 100}},
+			Records: []any{chaos.Report{Fault: "cut", Verdicts: []chaos.Verdict{{Expect: "f gap p99 <= 1s", Held: true, Over: true, Saw: "2s"}, {Expect: "g", Held: true}}}}},
+		{Story: "broken", Seconds: 3, Failure: "no answer"},
+	}}
+	want := "over its bar: slow: dial 120 ms (100)\nover its bar: slow: cut: f gap p99 <= 1s: 2s\nfailed try: broken after 3 s: no answer\n"
+	if got := e.Summary(); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
