@@ -153,7 +153,7 @@ func settled(st fleet.Status) fleet.Status {
 		n.Peers = slices.Clone(n.Peers)
 		for j := range n.Peers {
 			p := &n.Peers[j]
-			p.RxBytes, p.TxBytes, p.Handshake, p.RTT, p.Loss = 0, 0, time.Time{}, 0, 0
+			p.RxBytes, p.TxBytes, p.Handshake, p.RTT, p.Loss, p.Why = 0, 0, time.Time{}, 0, 0, ""
 		}
 	}
 	st.Members = slices.Clone(st.Members)
@@ -291,6 +291,11 @@ func (s *statusBoard) slices() []fleet.SliceState {
 		for _, svc := range s.facts.Services {
 			if svc.Slice == sl.Name {
 				st.Services++
+			}
+		}
+		for i := range s.facts.Slices {
+			if w := &s.facts.Slices[i]; w.Name == sl.Name {
+				st.Rules = w.Rules(sl.Namespaces)
 			}
 		}
 		st.Leased, st.Resting = s.l.ledgers.usage(sl.Name)

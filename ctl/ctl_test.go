@@ -51,6 +51,8 @@ func TestMistakes(t *testing.T) {
 		"join --gateways role":                              "key=value",
 		"join --log-level loud":                             "debug, info, warn or error",
 		"install hub --replicas 0":                          "1 to 9",
+		"explain pod web-0":                                 "NAMESPACE/NAME",
+		"explain path n1":                                   "accepts 2 arg",
 		"slices":                                            "unknown command",
 		"slice create pay --nope":                           "unknown flag",
 		"status --kubeconfig /does/not/exist":               "--kubeconfig FILE",
@@ -79,7 +81,8 @@ func kubeconfigOf(t *testing.T, args string) []string {
 }
 
 func TestAnUnreachableClusterIsSaidSo(t *testing.T) {
-	for _, args := range []string{"status", "slice list", "cluster list", "token list", "export web -n pay", "leave", "uninstall hub", "install hub"} {
+	for _, args := range []string{"status", "slice list", "cluster list", "token list", "export web -n pay", "leave", "uninstall hub", "install hub",
+		"explain slice pay", "explain pod shop/web-0", "explain path n1 tokyo/n1"} {
 		_, errs, code := run(t, append(strings.Fields(args), kubeconfigOf(t, args)...)...)
 		if code != ExitUnreachable || !strings.Contains(errs, "next: ") {
 			t.Errorf("seaway %s: exit code %d, %s", args, code, errs)

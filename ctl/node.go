@@ -41,7 +41,7 @@ agent's pod.`,
 	node.Flags().StringVar(&socket, "socket", path.Join(plan.RunDir, "agent.sock"), "the agent's `SOCKET`")
 	node.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd := &cobra.Command{Use: "explain", Short: "Show why things are as they are"}
-	cmd.AddCommand(node, c.explainServiceCmd(), c.explainAutoscalerCmd())
+	cmd.AddCommand(c.explainSliceCmd(), c.explainPodCmd(), c.explainServiceCmd(), c.explainPathCmd(), node, c.explainAutoscalerCmd())
 	return cmd
 }
 

@@ -222,6 +222,7 @@ type PeerState struct {
 	State ReachState    `json:"state,omitempty"`
 	RTT   time.Duration `json:"rtt,omitempty"`
 	Loss  float64       `json:"loss,omitempty"`
+	Why   string        `json:"why,omitempty"` // what State and Path were concluded from, if there is something to say
 }
 
 // Problem is something that a person must act on: what, where, since when, what to do. The same value is shown by

@@ -52,12 +52,14 @@ type SliceState struct {
 	Prefixes   []netip.Prefix `json:"prefixes,omitempty"`
 	Blocks     []netip.Prefix `json:"blocks,omitempty"`     // from which this cluster hands out addresses
 	Namespaces []string       `json:"namespaces,omitempty"` // of this cluster
-	Pods       int            `json:"pods"`                 // of this cluster, with an address
-	Attached   int            `json:"attached"`             // of those, with a probed link
-	Remote     int            `json:"remote"`               // pods of other clusters
-	Services   int            `json:"services"`             // imported or exported
-	Leased     int            `json:"leased"`               // addresses in use or reserved, of the fuller family
-	Resting    int            `json:"resting,omitempty"`    // addresses released and not yet free
+	// Rules says for each of them by which rule of the slice it is on it.
+	Rules    map[string]string `json:"rules,omitempty"`
+	Pods     int               `json:"pods"`              // of this cluster, with an address
+	Attached int               `json:"attached"`          // of those, with a probed link
+	Remote   int               `json:"remote"`            // pods of other clusters
+	Services int               `json:"services"`          // imported or exported
+	Leased   int               `json:"leased"`            // addresses in use or reserved, of the fuller family
+	Resting  int               `json:"resting,omitempty"` // addresses released and not yet free
 }
 
 // MemberState is another cluster as its bulletin tells.

@@ -206,7 +206,7 @@ func (s *server) status() (Status, error) {
 			w := stats[p.Key]
 			r := reach[p.ID]
 			ds.Peers = append(ds.Peers, fleet.PeerState{Slice: d.Slice, Peer: p.ID, Path: s.sw.Path(d.Slice, p.Key),
-				Handshake: w.Handshake, RxBytes: w.RxBytes, TxBytes: w.TxBytes, State: r.State, RTT: r.RTT, Loss: r.Loss})
+				Handshake: w.Handshake, RxBytes: w.RxBytes, TxBytes: w.TxBytes, State: r.State, RTT: r.RTT, Loss: r.Loss, Why: r.Why})
 		}
 		st.Devices = append(st.Devices, ds)
 	}

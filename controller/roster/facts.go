@@ -152,6 +152,22 @@ func (p *Pod) Key() string {
 // never are the namespaces that are on no slice, whatever a selector says: the cluster's own.
 var never = []string{"kube-system", "kube-public", "kube-node-lease", "seaway-system"}
 
+// Rules says of each of the namespaces that a slice has got by which of its rules it wants them.
+func (w *Wish) Rules(namespaces []string) map[string]string {
+	out := map[string]string{}
+	for _, ns := range namespaces {
+		switch {
+		case w.All:
+			out[ns] = "the slice takes every namespace"
+		case slices.Contains(w.Names, ns):
+			out[ns] = "named in spec.namespaces.names"
+		default:
+			out[ns] = "its labels match spec.namespaces.selector " + w.Selector
+		}
+	}
+	return out
+}
+
 // selects tells whether a slice wants a namespace.
 func (w *Wish) selects(namespace string, set map[string]string) bool {
 	if slices.Contains(never, namespace) {
