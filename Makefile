@@ -13,7 +13,7 @@ LAB      := $(CACHE)/bin/seaway-lab
 STORY    ?=
 OUT      ?=
 
-.PHONY: help build unit netns fuzz lint generate test e2e conformance demo demo-down bench bench-scale bench-dns lab-up lab-down
+.PHONY: help build install unit netns fuzz lint generate test e2e conformance demo demo-down bench bench-scale bench-dns lab-up lab-down
 
 help: ## What can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,14 @@ build: ## Build seaway and seaway-lab into the cache
 	@mkdir -p $(CACHE)/bin
 	$(GO) build -ldflags "-s -w -X main.version=$(VERSION)" -o $(SEAWAY) ./cmd/seaway
 	cd lab && $(GO) build -ldflags "-s -w" -o $(LAB) ./cmd/seaway-lab
+
+PREFIX ?= /usr/local
+install: build ## seaway and seaway-lab into PREFIX/bin (/usr/local), also as `kubectl seaway`, which kubectl completes
+	install -D -m 755 $(SEAWAY) $(DESTDIR)$(PREFIX)/bin/seaway
+	install -m 755 $(LAB) $(DESTDIR)$(PREFIX)/bin/seaway-lab
+	ln -sf seaway $(DESTDIR)$(PREFIX)/bin/kubectl-seaway
+	printf '#!/bin/sh\nexec seaway __complete "$$@"\n' >$(DESTDIR)$(PREFIX)/bin/kubectl_complete-seaway
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/kubectl_complete-seaway
 
 unit: ## Quick inner loop: no root, no network, under a minute when warm
 	$(GO) test -short ./...

@@ -80,6 +80,9 @@ replacing the CNI.`,
 		SilenceUsage: true, SilenceErrors: true, Version: c.Version,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
+	if c.Name != "" {
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: c.Name} // what usage lines begin with
+	}
 	root.SetOut(c.Out)
 	root.SetErr(c.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

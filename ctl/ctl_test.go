@@ -107,6 +107,19 @@ func TestEveryVerbHelps(t *testing.T) {
 	walk(c.root())
 }
 
+// TestPlugin: called by kubectl, the usage says what people type.
+func TestPlugin(t *testing.T) {
+	var o, e bytes.Buffer
+	for _, args := range [][]string{{"status", "--help"}, {"slice", "create", "--help"}} {
+		Run(t.Context(), Config{Name: "kubectl seaway", Out: &o, Err: &e}, args)
+	}
+	for _, want := range []string{"\n  kubectl seaway status [flags]\n", "\n  kubectl seaway slice create NAME [flags]\n"} {
+		if !strings.Contains(o.String(), want) {
+			t.Errorf("%q is not in\n%s%s", want, o.String(), e.String())
+		}
+	}
+}
+
 func TestDryRunsPrintWhatKubectlTakes(t *testing.T) {
 	for args, has := range map[string]string{
 		"install hub --dry-run --image example/seaway:1":                                           "image: example/seaway:1",
