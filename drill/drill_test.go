@@ -23,13 +23,14 @@ type hands struct {
 	undos   int
 	started time.Time
 	lasted  time.Duration
+	clock   time.Duration // by how much the client's clock is ahead
 }
 
 func (h *hands) Notes() ([]sight.Note, error) {
 	var out []sight.Note
 	for i := 0; h.last.Before(time.Now()); i++ {
 		h.last = h.last.Add(10 * time.Millisecond)
-		n := sight.Note{Flow: "dial", Outcome: "ok", Begin: h.last.Add(-3 * time.Millisecond), End: h.last}
+		n := sight.Note{Flow: "dial", Outcome: "ok", Begin: h.last.Add(h.clock - 3*time.Millisecond), End: h.last.Add(h.clock)}
 		if (h.now || h.sick) && h.broken != "" && (h.share == 0 || i%10 < h.share) {
 			n.Outcome = h.broken
 		}
@@ -82,6 +83,27 @@ func TestADrillThatHurtsLittleRunsItsTime(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestClocksOfTwoMachines: the client's clock is a minute ahead, or behind, and the drill sees the same.
+func TestClocksOfTwoMachines(t *testing.T) {
+	for _, clock := range []time.Duration{-time.Minute, -2 * time.Second, 0, 2 * time.Second, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &hands{broken: "reset", share: 3, clock: clock}
+			rec, err := drill(t.Context(), h, 10*time.Second)
+			s := rec.Flows["dial"]
+			if err != nil || rec.Aborted != "" || s.Resets < 250 || s.Resets > 350 || rec.Recovered < 0 || rec.Recovered > 2*time.Second {
+				t.Errorf("clock %s ahead: %v, aborted %q, %d resets, recovered %s", clock, err, rec.Aborted, s.Resets, rec.Recovered)
+			}
+		})
+		synctest.Test(t, func(t *testing.T) {
+			h := &hands{broken: "refused", clock: clock}
+			rec, err := drill(t.Context(), h, time.Minute)
+			if err != nil || rec.Aborted == "" || h.lasted > 3*time.Second {
+				t.Errorf("clock %s ahead: %v, aborted %q after %s", clock, err, rec.Aborted, h.lasted)
+			}
+		})
+	}
 }
 
 func TestTheGuardEndsIt(t *testing.T) {

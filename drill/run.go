@@ -42,6 +42,8 @@ type run struct {
 	hands Hands
 	notes []sight.Note
 	rec   *Record
+	lag   time.Duration // see read
+	heard bool          // lag is known
 }
 
 // Run runs a drill. What it did is in the record, whatever the error; the fault is undone in any case, also when ctx
@@ -81,11 +83,32 @@ func (r *run) did(what string) {
 	}
 }
 
-// read takes the newest notes.
+// read takes the newest notes and puts them into this machine's time. The client runs on a node, this command perhaps on
+// a laptop, and their clocks differ: a note comes a moment after it was taken, so the shortest time from its end to its
+// coming is by how much. What was read before is put right when a shorter one is seen.
 func (r *run) read() error {
 	more, err := r.hands.Notes()
-	r.notes = append(r.notes, more...)
+	now, lag := time.Now(), r.lag
+	for _, n := range more {
+		if late := now.Sub(n.End); !r.heard || late < lag {
+			lag, r.heard = late, true
+		}
+	}
+	for i := range more {
+		more[i] = moved(more[i], lag)
+	}
+	if lag != r.lag && len(r.notes) > 0 {
+		for i := range r.notes {
+			r.notes[i] = moved(r.notes[i], lag-r.lag)
+		}
+	}
+	r.lag, r.notes = lag, append(r.notes, more...)
 	return err
+}
+
+func moved(n sight.Note, by time.Duration) sight.Note {
+	n.Begin, n.End = n.Begin.Add(by), n.End.Add(by)
+	return n
 }
 
 // calm watches before anything is done: a drill on something that fails already proves nothing and does harm.

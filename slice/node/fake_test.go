@@ -93,6 +93,13 @@ func (c *fakeController) setAway(away bool) {
 	}
 }
 
+// forget forgets who listened and what was reported.
+func (c *fakeController) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams, c.reports = nil, nil
+}
+
 func (c *fakeController) last(t *testing.T) fleet.Report {
 	t.Helper()
 	c.mu.Lock()

@@ -191,6 +191,7 @@ type site struct {
 	machine       *podtest.Node
 
 	startTunnel, stopTunnel func() // the power of the node's network
+	startAgent, stopAgent   func() // each life of the agent knows nothing of the one before but what it wrote down
 }
 
 func newSite(t *testing.T, cluster, name string) *site {
@@ -199,10 +200,9 @@ func newSite(t *testing.T, cluster, name string) *site {
 	dir := t.TempDir()
 	log := slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
 	socket := filepath.Join(dir, "t.sock")
 	client := tunnel.NewClient(socket)
-	kernel := datapath.New(datapath.Config{NetNSDir: filepath.Join(dir, "run/netns"), Sandboxes: &s.boxes, Log: log})
+	var kernel *datapath.Kernel
 	s.startTunnel = func() {
 		ctx, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
@@ -219,22 +219,34 @@ func newSite(t *testing.T, cluster, name string) *site {
 		}()
 	}
 	s.startTunnel()
-	go func() {
-		done <- Run(ctx, Config{
-			Node: name, Controller: "http://controller", Transport: &s.controller, RunDir: filepath.Join(dir, "run"),
-			StateDir: filepath.Join(dir, "state"), HostRoot: "/", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-			Port: s.port, MTU: 1500, Tunnel: client, Datapath: kernel, Pods: noPods{}, Log: log,
+	s.startAgent = func() {
+		ctx, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		kernel = datapath.New(datapath.Config{NetNSDir: filepath.Join(dir, "run/netns"), Sandboxes: &s.boxes, Log: log})
+		life := kernel
+		s.stopAgent = sync.OnceFunc(func() {
+			stop()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			s.controller.forget()
 		})
-	}()
+		go func() {
+			done <- Run(ctx, Config{
+				Node: name, Controller: "http://controller", Transport: &s.controller, RunDir: filepath.Join(dir, "run"),
+				StateDir: filepath.Join(dir, "state"), HostRoot: "/", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+				Port: s.port, MTU: 1500, Tunnel: client, Datapath: life, Pods: noPods{}, Log: log,
+			})
+		}()
+	}
+	s.startAgent()
 	t.Cleanup(func() {
 		if err := client.Purge(context.Background()); err != nil {
 			t.Error(err)
 		}
 		s.stopTunnel()
+		s.stopAgent()
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
 		if err := kernel.Purge(context.Background()); err != nil {
 			t.Error(err)
 		}

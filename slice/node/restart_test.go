@@ -1,0 +1,216 @@
+package node
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"seaway.dev/seaway/datapath/netns"
+	"seaway.dev/seaway/datapath/netnstest"
+	"seaway.dev/seaway/fleet"
+)
+
+// TestAgentRestartLosesNoPacket: datagrams between pods of two clusters, by address and by a service, pass while the
+// agents of both are stopped and started again, with what they wrote down and nothing else. All are counted.
+func TestAgentRestartLosesNoPacket(t *testing.T) {
+	netnstest.NeedRoot(t)
+	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
+	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")},
+		Blocks: []fleet.Block{
+			{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
+		}}
+	a, b := one.pod(t, "a", "10.77.0.1 fd77::1"), two.pod(t, "b", "10.77.16.1 fd77::2")
+	service := fleet.Service{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
+		Ports: []fleet.Port{{Name: "dns", Protocol: fleet.UDP, Port: 53}}, Endpoints: []fleet.Endpoint{{
+			Cluster: "c2", Node: "n2", Addrs: b.Addrs, Ready: true, Ports: map[string]uint16{"dns": 9000}}}}
+	rev := uint64(0)
+	tell := func() {
+		rev++
+		clusters := []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{one.node(t)}}, {Name: "c2", Nodes: []fleet.Node{two.node(t)}}}
+		for _, s := range []*site{one, two} {
+			s.controller.tell(t, fleet.Intent{
+				Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Clusters: clusters,
+				Slices: []fleet.Slice{slice}, Pods: []fleet.Pod{a, b}, Services: []fleet.Service{service},
+			})
+		}
+	}
+	both := func(what string, ok func(fleet.Report) bool) {
+		t.Helper()
+		for _, s := range []*site{one, two} {
+			s.until(t, what, ok)
+		}
+	}
+	for _, s := range []*site{one, two} {
+		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
+	}
+	tell()
+	both("the slice's key", func(r fleet.Report) bool { return !r.Keys["pay"].IsZero() })
+	tell()
+	attached := func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) }
+	both("its pod attached", attached)
+
+	to := map[string]string{"IPv4": "10.77.16.1:9000", "IPv6": "[fd77::2]:9000", "service": "10.77.15.1:53"}
+	echo(t, two.running["b"].NS, ":9000")
+	// count keeps streams going while something is done, and returns how many datagrams had no answer.
+	count := func(do func()) (sent, lost int) {
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		var all, missing atomic.Int64
+		for name, addr := range to {
+			s := newCounted(t, one.running["a"].NS, addr)
+			wg.Go(func() {
+				n, gone := s.run(stop)
+				if gone > 0 {
+					t.Logf("%s: %d of %d datagrams lost", name, gone, n)
+				}
+				all.Add(int64(n))
+				missing.Add(int64(gone))
+			})
+		}
+		do()
+		close(stop)
+		wg.Wait()
+		return int(all.Load()), int(missing.Load())
+	}
+	for _, addr := range to { // sessions are made, ways measured
+		newCounted(t, one.running["a"].NS, addr).until(t)
+	}
+	for _, runtime := range []string{"answers", "answers", "does not answer at first"} {
+		sent, lost := count(func() {
+			one.stopAgent()
+			two.stopAgent()
+			silent := runtime != "answers"
+			if silent { // neither it nor a look into processes says where the pods are
+				one.boxes.Set("a", nil)
+				two.boxes.Set("b", nil)
+			}
+			one.startAgent()
+			two.startAgent()
+			for _, s := range []*site{one, two} {
+				s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
+			}
+			if silent {
+				both("a pod that is not found", func(r fleet.Report) bool { return len(r.Attachments) == 1 && !r.Attachments[0].Attached })
+				one.boxes.Set("a", one.running["a"].NS)
+				two.boxes.Set("b", two.running["b"].NS)
+			}
+			tell()
+			both("its pod attached", attached)
+		})
+		t.Logf("the runtime %s: %d datagrams, %d lost", runtime, sent, lost)
+		if lost > 0 || sent < 10 {
+			t.Errorf("the runtime %s: %d of %d datagrams lost while the agents were restarted, want none", runtime, lost, sent)
+		}
+	}
+	// The control: without the tunnel they are lost, and counted.
+	if _, lost := count(func() {
+		two.stopTunnel()
+		two.startTunnel()
+		newCounted(t, one.running["a"].NS, to["IPv4"]).until(t)
+	}); lost == 0 {
+		t.Error("the tunnel was restarted, and no datagram is missed: the count sees nothing")
+	}
+}
+
+// echo answers each datagram with itself.
+func echo(t *testing.T, ns *netns.NS, addr string) {
+	t.Helper()
+	var c net.PacketConn
+	if err := ns.Do(func() (err error) { c, err = net.ListenPacket("udp", addr); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	go func() {
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(buf[:n], from)
+		}
+	}()
+}
+
+// counted is a stream of numbered datagrams that come back.
+type counted struct {
+	c net.Conn
+}
+
+func newCounted(t *testing.T, ns *netns.NS, to string) counted {
+	t.Helper()
+	var c net.Conn
+	if err := ns.Do(func() (err error) { c, err = net.Dial("udp", to); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return counted{c}
+}
+
+// until waits until one comes back.
+func (s counted) until(t *testing.T) {
+	t.Helper()
+	buf := make([]byte, 16)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		_, _ = s.c.Write(make([]byte, 4))
+		_ = s.c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if n, err := s.c.Read(buf); err == nil && n == 4 {
+			return
+		}
+	}
+	t.Fatal("no datagram comes back")
+}
+
+// run sends one every 10 ms until it is stopped, and waits a while for those that are on their way.
+func (s counted) run(stop <-chan struct{}) (sent, lost int) {
+	var mu sync.Mutex
+	back := map[uint32]bool{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 16)
+		for {
+			n, err := s.c.Read(buf)
+			if err, ok := err.(net.Error); ok && err.Timeout() {
+				return
+			}
+			if err != nil { // refused: that one is lost
+				continue
+			}
+			if n == 4 {
+				mu.Lock()
+				back[binary.BigEndian.Uint32(buf)] = true
+				mu.Unlock()
+			}
+		}
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for on := true; on; {
+		sent++
+		_, _ = s.c.Write(binary.BigEndian.AppendUint32(nil, uint32(sent)))
+		select {
+		case <-stop:
+			on = false
+		case <-tick.C:
+		}
+	}
+	all := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(back) == sent
+	}
+	for end := time.Now().Add(3 * time.Second); !all() && time.Now().Before(end); {
+		<-tick.C
+	}
+	_ = s.c.SetReadDeadline(time.Now())
+	<-done
+	mu.Lock()
+	defer mu.Unlock()
+	return sent, sent - len(back)
+}
+
