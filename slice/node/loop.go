@@ -30,8 +30,12 @@ const (
 	patientEnd = 30 * time.Second
 )
 
-// savePace is the shortest time between two savings of the intent.
-const savePace = time.Second
+// savePace is the shortest time between two savings of the intent, saveAgain the time until the next try after one that
+// failed: a disk that was full has room again some day, and no new intent may come for long.
+const (
+	savePace  = time.Second
+	saveAgain = 5 * time.Second
+)
 
 // restore takes up the intent of the last life.
 func (a *agent) restore() {
@@ -54,7 +58,7 @@ func (a *agent) accept(in *fleet.Intent) {
 	a.current = true
 	a.mu.Unlock()
 	if in.Purge {
-		a.save(in) // before anything is removed
+		_, _ = a.save(in) // before anything is removed; where it cannot be, the controller says so again
 	}
 	if old == nil || len(old.Slices) != len(in.Slices) || old.Purge != in.Purge {
 		a.log.Info("intent", "rev", in.Rev, "slices", len(in.Slices), "pods", len(in.Pods), "purge", in.Purge)
@@ -73,11 +77,17 @@ func (a *agent) keep(ctx context.Context) error {
 	for {
 		select {
 		case <-a.unsaved:
-			wait(ctx, max(savePace, 50*a.saveNewest()))
+			work, err := a.saveNewest()
+			pause := max(savePace, 50*work)
+			if err != nil {
+				poke(a.unsaved)
+				pause = max(pause, saveAgain)
+			}
+			wait(ctx, pause)
 		case <-ctx.Done():
 			select {
 			case <-a.unsaved:
-				a.saveNewest()
+				_, _ = a.saveNewest() // said already, and nobody is told any more
 			default:
 			}
 			return nil
@@ -85,18 +95,18 @@ func (a *agent) keep(ctx context.Context) error {
 	}
 }
 
-func (a *agent) saveNewest() (work time.Duration) {
+func (a *agent) saveNewest() (work time.Duration, err error) {
 	a.mu.Lock()
 	in := a.intent
 	a.mu.Unlock()
 	if in == nil || in.Purge {
-		return 0
+		return 0, nil
 	}
 	return a.save(in)
 }
 
 // save writes the newest intent down, or one to purge before that is taken. It returns how long it had to work for that.
-func (a *agent) save(in *fleet.Intent) time.Duration {
+func (a *agent) save(in *fleet.Intent) (work time.Duration, err error) {
 	a.saving.Lock()
 	defer a.saving.Unlock()
 	a.mu.Lock()
@@ -104,11 +114,11 @@ func (a *agent) save(in *fleet.Intent) time.Duration {
 		in = a.intent
 		if in.Purge {
 			a.mu.Unlock()
-			return 0 // it is written down, and perhaps removed again
+			return 0, nil // it is written down, and perhaps removed again
 		}
 	}
 	a.mu.Unlock()
-	work, err := saveIntent(a.intentFile(), in)
+	work, err = saveIntent(a.intentFile(), in)
 	if err != nil && !in.Purge {
 		a.setProblems("save", time.Now(), []fleet.Problem{{
 			Reason: "StateNotSaved", Where: "node " + a.cfg.Node, Message: err.Error(),
@@ -117,7 +127,7 @@ func (a *agent) save(in *fleet.Intent) time.Duration {
 	} else {
 		a.setProblems("save", time.Now(), nil)
 	}
-	return work
+	return work, err
 }
 
 func (a *agent) set(in *fleet.Intent) {
