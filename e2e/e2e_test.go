@@ -27,7 +27,7 @@ import (
 //	SEAWAY_IMAGE         the image to install, which is in the nodes already
 //	SEAWAY_SLACK         how many times its bar a time may be before a story fails for it (4); 1 judges the bars themselves
 //	OUT                  write the results as JSON to this file
-//	RUNS, FAULTS         $RUNS (1) and $FAULTS (a few short ones) in stories that play many rounds
+//	RUNS, FAULTS, HOLD   $RUNS (1), $FAULTS (a few short ones) and $HOLD (each its own time) in stories that play many rounds
 func TestStory(t *testing.T) {
 	if os.Getenv("SEAWAY_E2E") != "1" {
 		t.Skip("SKIPPED: stories start real clusters; SEAWAY_E2E=1 plays them (or make e2e)")
@@ -62,6 +62,7 @@ func TestStory(t *testing.T) {
 		t.Fatalf("SEAWAY_SLACK=%s: want a number from 1 on", os.Getenv("SEAWAY_SLACK"))
 	}
 	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
+	e.Vars["HOLD"] = cmp.Or(os.Getenv("HOLD"), "0s")
 	e.Vars["RESTARTS"] = cmp.Or(os.Getenv("RUNS"), "2")
 	e.Vars["ETCD_ROUNDS"] = cmp.Or(os.Getenv("RUNS"), "3") // each kind of fault once
 	if n, err := strconv.Atoi(e.Vars["RUNS"]); err != nil || n < 1 {

@@ -9,9 +9,10 @@ import "time"
 //	svc.*      the same pod asks the ClusterSetIP of a service with pods on c2n1 and on c3n1 (svc1, svc2, svc3, svc.dial)
 //	plain.*    controls, past the slice: c1n1 asks c2n1 by their addresses on the WAN; plain3.*: c3n1 asks c1n1
 const (
-	slice    = "far.*,third.*,svc*"
-	streams  = "far.stream,third.stream,svc?.stream"
-	machines = "c2cp c2n1 c2n2"
+	slice   = "far.*,third.*,svc*"
+	streams = "far.stream,third.stream,svc?.stream"
+	// controls are the machines of the members' API servers.
+	controls = "c1cp,c2cp,c3cp"
 )
 
 // role sends a signal to one of Seaway's processes on machines.
@@ -73,12 +74,12 @@ var Catalogue = []Fault{
 		Inject: []string{"lab machine reboot --wait c2n1"}, Hold: 0, Watch: 20 * time.Second,
 		Expect: []string{"svc.dial clear p99 <= 15s", "far.stream mend p99 <= 20s", slice + " stuck sum = 0"}},
 	{Name: "cluster-killed", Tells: "a whole cluster loses its power: its clients are told, and a service answers from elsewhere",
-		Inject: []string{"lab machine kill " + machines}, Hold: 6 * time.Second, Undo: []string{"lab machine start --wait " + machines},
+		Inject: []string{"lab machine kill $C2"}, Hold: 6 * time.Second, Undo: []string{"lab machine start --wait $C2"},
 		Expect: []string{"svc.dial clear p99 <= 1s", "svc*.stream mend p50 <= 500ms", "svc*.stream mend p99 <= 1s", "far.stream told p99 <= 1s",
 			"third.stream excess p99 <= 300ms"},
 		Control: []string{"plain.stream gap p50 >= 5s"}},
 	{Name: "cluster-paused", Tells: "a whole cluster hangs and comes back: nothing of what it then says does harm",
-		Inject: []string{"lab machine pause " + machines}, Hold: 6 * time.Second, Watch: 12 * time.Second, Undo: []string{"lab machine resume " + machines},
+		Inject: []string{"lab machine pause $C2"}, Hold: 6 * time.Second, Watch: 12 * time.Second, Undo: []string{"lab machine resume $C2"},
 		Expect:  []string{"svc.dial clear p99 <= 7500ms", "third.stream excess p99 <= 300ms", slice + " stuck sum = 0"},
 		Control: []string{"plain.stream gap p50 >= 5s"}},
 
@@ -92,6 +93,17 @@ var Catalogue = []Fault{
 		Control: []string{"plain3.stream gap p50 >= 5s"}},
 	{Name: "hub-cut", Tells: "the hub is cut off from everybody: nobody but people who want something new notices",
 		Inject: []string{"lab wan cut hub all"}, Hold: 6 * time.Second, Undo: []string{"lab wan heal hub all"}, Expect: unnoticed, Short: true},
+	{Name: "hub-killed", Tells: "the hub's whole cluster is gone, with its etcd: nobody but people who want something new notices",
+		Inject: []string{"lab machine kill hubn1 hubcp"}, Hold: 20 * time.Second, Undo: []string{"lab machine start --wait hubcp hubn1"}, Expect: unnoticed},
+	{Name: "api-paused", Tells: "the members' API servers hang for 30 s: nothing but new intent waits",
+		Inject: []string{"on " + controls + " sh -c 'kill -STOP $(pidof kube-apiserver)'"}, Hold: 30 * time.Second,
+		Undo: []string{"on " + controls + " sh -c 'kill -CONT $(pidof kube-apiserver)'"}, Expect: unnoticed},
+	{Name: "api-slow", Tells: "the members' API servers answer after 5 s, again and again: nothing but new intent waits",
+		Inject: []string{"on " + controls + " sh -c 'p=$(pidof kube-apiserver); for i in 1 2 3 4; do kill -STOP $p; sleep 5; kill -CONT $p; sleep 0.2; done'"},
+		Hold:   2 * time.Second, Undo: []string{"on " + controls + " sh -c 'kill -CONT $(pidof kube-apiserver)'"}, Expect: unnoticed},
+	{Name: "api-refused", Tells: "the members' API servers refuse every connection for 20 s: nothing but new intent waits",
+		Inject: []string{"on " + controls + " nft 'table inet chaos { chain in { type filter hook input priority -10; tcp dport 6443 reject with tcp reset; } }'"},
+		Hold:   20 * time.Second, Undo: []string{"on " + controls + " sh -c 'nft delete table inet chaos; true'"}, Expect: unnoticed},
 	{Name: "flapping", Tells: "all links are off and on for 5 s each, twice: damped, and all is well a second after each return",
 		Inject: lines(links("cut"), []string{"wait 5s"}, links("heal"), []string{"wait 5s"}, links("cut"), []string{"wait 5s"}, links("heal")),
 		Watch:  4 * time.Second, Expect: []string{slice + " gap p99 <= 7s", slice + " stuck sum = 0"}, Control: []string{"far.stream gap p50 >= 4s"}},

@@ -3,6 +3,7 @@ package chaos
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -113,7 +114,7 @@ func TestWhatTheMachineItselfAdds(t *testing.T) {
 }
 
 func TestTheCatalogueHolds(t *testing.T) {
-	p := &Player{vars: map[string]string{"RELAY": "c2/c2n3", "RELAYNODE": "c2n3", "FARUID": "uid"}}
+	p := &Player{vars: map[string]string{"RELAY": "c2/c2n3", "RELAYNODE": "c2n3", "FARUID": "uid", "C2": "c2cp c2n1"}}
 	names := map[string]bool{}
 	for _, f := range Catalogue {
 		if names[f.Name] || f.Tells == "" || len(f.Expect) == 0 {
@@ -125,7 +126,7 @@ func TestTheCatalogueHolds(t *testing.T) {
 		}
 		for _, l := range lines(f.Given, f.Inject, f.Undo, f.After) {
 			words, err := split(p.expand(l))
-			if err != nil || strings.Contains(strings.Join(words, " "), "$RELAY") {
+			if err != nil || variable.MatchString(strings.Join(words, " ")) {
 				t.Errorf("%s: %s: %q %v", f.Name, l, words, err)
 			}
 		}
@@ -149,6 +150,27 @@ func TestTheCatalogueHolds(t *testing.T) {
 	}
 	if _, err := Find([]string{"nonsense"}); err == nil || !strings.Contains(err.Error(), "gateway-killed") {
 		t.Errorf("an unknown name is told what there is: %v", err)
+	}
+}
+
+// variable is one of the player's; those of shells are in small letters or in brackets.
+var variable = regexp.MustCompile(`\$[A-Z]`)
+
+func TestAFaultMayStayLonger(t *testing.T) {
+	hub, err := Find([]string{"hub-cut", "tunnel-held", "node-rebooted"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := hub[0].Holding(10 * time.Minute); f.Hold != 10*time.Minute || f.Watch > f.Hold {
+		t.Errorf("%+v", f)
+	}
+	for _, f := range hub {
+		if got := f.Holding(0); got.Hold != f.Hold || got.Watch != f.Watch {
+			t.Errorf("%s: %s, watched for %s", f.Name, got.Hold, got.Watch)
+		}
+		if got := f.Holding(time.Minute); f.Hold > 0 && got.Hold != time.Minute || f.Hold > 0 && f.Watch > 0 && got.Watch-got.Hold != f.Watch-f.Hold || f.Hold == 0 && got.Hold != 0 {
+			t.Errorf("%s: %s, watched for %s", f.Name, got.Hold, got.Watch)
+		}
 	}
 }
 

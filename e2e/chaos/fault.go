@@ -19,7 +19,8 @@ type Fault struct {
 	Name  string
 	Tells string // what must happen, for people
 	// Given, Inject and Undo are lines of the stories' language; besides, `wait TIME`. $RELAY is the gateway that carries
-	// client to far when the fault begins, $RELAYNODE its machine. What Given made is undone by After.
+	// client to far when the fault begins, $RELAYNODE its machine, $C2 all machines of cluster c2. What Given made is undone
+	// by After.
 	Given, Inject, Undo, After []string
 	Hold                       time.Duration // from the fault to its undoing
 	Watch                      time.Duration // from the fault on; 0 is Hold. More than Hold sees the return, too
@@ -159,6 +160,18 @@ func Find(names []string) ([]Fault, error) {
 		}
 	}
 	return out, nil
+}
+
+// Holding returns a fault that stays so long. One that is over with its making stays as it is.
+func (f Fault) Holding(d time.Duration) Fault {
+	if f.Hold == 0 || d <= 0 {
+		return f
+	}
+	if f.Watch > 0 {
+		f.Watch += d - f.Hold
+	}
+	f.Hold = d
+	return f
 }
 
 // Names of all faults.

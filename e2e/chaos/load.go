@@ -20,7 +20,7 @@ func (p *Player) Begin(ctx context.Context) error {
 	if p.layout, err = p.Stage.Layout(ctx); err != nil {
 		return err
 	}
-	p.vars = map[string]string{}
+	p.vars = map[string]string{"C2": strings.Join(p.of("c2"), " ")}
 	if p.logs, err = logbook.New("chaos"); err != nil {
 		return err
 	}
@@ -37,6 +37,17 @@ func (p *Player) Begin(ctx context.Context) error {
 		return fmt.Errorf("before any fault: %w", err)
 	}
 	return nil
+}
+
+// of lists the machines of a cluster, the control plane's first.
+func (p *Player) of(cluster string) []string {
+	var out []string
+	for _, m := range p.layout.Machines() {
+		if strings.HasPrefix(m, cluster) {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // End removes the clients' notes.

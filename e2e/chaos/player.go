@@ -212,7 +212,7 @@ func (p *Player) line(ctx context.Context, words []string) error {
 
 // expand puts in what is known only now.
 func (p *Player) expand(line string) string {
-	for _, name := range []string{"RELAYNODE", "RELAY", "FARUID"} {
+	for _, name := range []string{"RELAYNODE", "RELAY", "FARUID", "C2"} {
 		line = strings.ReplaceAll(line, "$"+name, p.vars[name])
 	}
 	return line

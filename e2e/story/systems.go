@@ -103,7 +103,15 @@ func playEtcd(p *play, ctx context.Context, args []string) (string, error) {
 }
 
 func playChaos(p *play, ctx context.Context, args []string) (string, error) {
-	names, with := clauses(args, "runs")
+	names, with := clauses(args, "runs", "hold")
+	var hold time.Duration
+	if h, said := with["hold"]; said {
+		var err error
+		if hold, err = time.ParseDuration(strings.Join(h, " ")); err != nil {
+			return "", misused("hold: %v", err)
+		}
+		delete(with, "hold")
+	}
 	n, err := counts(with)
 	if err != nil || len(names) == 0 {
 		return "", misused("want faults, and runs (%v)", err)
@@ -111,6 +119,9 @@ func playChaos(p *play, ctx context.Context, args []string) (string, error) {
 	faults, err := chaos.Find(strings.Split(strings.Join(names, ","), ","))
 	if err != nil {
 		return "", misused("%v", err)
+	}
+	for i, f := range faults {
+		faults[i] = f.Holding(hold)
 	}
 	p.dirty = true
 	player := &chaos.Player{Stage: p.stage, Do: p.do, Tell: p.engine.tell, Slack: p.engine.Slack}

@@ -77,7 +77,7 @@ func verbs() map[string]verb {
 			does: "Record the WAN during the line; print the flows between members, and in how many packets TEXT was readable."},
 		"probes": {usage: "probes NAMESPACE… in CLUSTER…", run: probes,
 			does: "Send probes from every pod to every other, true and forged; fail if one got where it must not."},
-		"chaos": {usage: "chaos FAULT… [runs N]", run: playChaos,
+		"chaos": {usage: "chaos FAULT… [runs N] [hold TIME]", run: playChaos,
 			does: "Play faults (names, short, all) under a load in namespace load; what clients saw is held against what was expected."},
 		"etcd": {usage: "etcd rounds N", run: playEtcd,
 			does: "etcd over c1, c2 and c3 in namespace kv: kill, pause and cut members in turn; the history must be linearizable."},
