@@ -109,6 +109,7 @@ func TestAgentRestartLosesNoPacket(t *testing.T) {
 	// The control: without the tunnel they are lost, and counted.
 	if _, lost := count(func() {
 		two.stopTunnel()
+		newCounted(t, one.running["a"].NS, to["IPv4"]).gone(t)
 		two.startTunnel()
 		newCounted(t, one.running["a"].NS, to["IPv4"]).until(t)
 	}); lost == 0 {
@@ -151,18 +152,21 @@ func newCounted(t *testing.T, ns *netns.NS, to string) counted {
 	return counted{c}
 }
 
-// until waits until one comes back.
-func (s counted) until(t *testing.T) {
+// until waits until one comes back, gone until one does not.
+func (s counted) until(t *testing.T) { t.Helper(); s.await(t, true) }
+func (s counted) gone(t *testing.T)  { t.Helper(); s.await(t, false) }
+
+func (s counted) await(t *testing.T, back bool) {
 	t.Helper()
 	buf := make([]byte, 16)
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		_, _ = s.c.Write(make([]byte, 4))
 		_ = s.c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		if n, err := s.c.Read(buf); err == nil && n == 4 {
+		if n, err := s.c.Read(buf); (err == nil && n == 4) == back {
 			return
 		}
 	}
-	t.Fatal("no datagram comes back")
+	t.Fatalf("that a datagram comes back stays %v", !back)
 }
 
 // run sends one every 10 ms until it is stopped, and waits a while for those that are on their way.
@@ -213,4 +217,3 @@ func (s counted) run(stop <-chan struct{}) (sent, lost int) {
 	defer mu.Unlock()
 	return sent, sent - len(back)
 }
-
