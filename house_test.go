@@ -189,6 +189,53 @@ func TestDependenciesAreExplained(t *testing.T) {
 	}
 }
 
+// TestEveryModuleIsExplained: the same for the modules of the lab, of what it builds, and of the tools; and no line twice.
+func TestEveryModuleIsExplained(t *testing.T) {
+	doc, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]int{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(.*)` \\|").FindAllStringSubmatch(string(doc), -1) {
+		for _, name := range strings.Split(m[1], "`, `") {
+			if rows[name]++; rows[name] > 1 {
+				t.Errorf("docs/dependencies.md explains `%s` twice", name)
+			}
+		}
+	}
+	built, err := filepath.Glob("lab/binary/*/go.mod.in")
+	if err != nil || len(built) == 0 {
+		t.Fatalf("what the lab builds is not found: %v", err)
+	}
+	direct := regexp.MustCompile(`(?m)^(?:\t|require )([a-z0-9.]+\.[a-z]+/\S+) v\S+$`)
+	for _, file := range append(built, "lab/go.mod") {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		required, _, _ := strings.Cut(string(b), "\nreplace")
+		found := direct.FindAllStringSubmatch(required, -1)
+		if len(found) == 0 {
+			t.Errorf("%s: no direct dependency found: the check looks at nothing", file)
+		}
+		for _, m := range found {
+			if rows[m[1]] == 0 {
+				t.Errorf("%s: docs/dependencies.md has no line for `%s`", file, m[1])
+			}
+		}
+	}
+	b, err := os.ReadFile("tools/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, _, _ := strings.Cut(string(b), "\n)")
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+)/cmd/\S+$`).FindAllStringSubmatch(tools, -1) {
+		if rows[m[1]] == 0 {
+			t.Errorf("tools/go.mod: docs/dependencies.md has no line for `%s`", m[1])
+		}
+	}
+}
+
 // TestDocsHold: links between the pages lead somewhere, and every `make target` that they name exists.
 func TestDocsHold(t *testing.T) {
 	makefile, err := os.ReadFile("Makefile")
