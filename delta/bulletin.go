@@ -16,7 +16,7 @@ var nodes = list[fleet.Node]{
 var exports = list[fleet.Export]{
 	order: func(a, b fleet.Export) int { return compareNames(a.Namespace, a.Name, b.Namespace, b.Name) },
 	equal: func(a, b fleet.Export) bool {
-		return equalExportHeads(a, b) && (same(a.Endpoints, b.Endpoints) || slices.EqualFunc(a.Endpoints, b.Endpoints, equalEndpoints))
+		return equalExportHeads(a, b) && (fleet.SameList(a.Endpoints, b.Endpoints) || slices.EqualFunc(a.Endpoints, b.Endpoints, equalEndpoints))
 	},
 }
 

@@ -34,7 +34,7 @@ type list[T any] struct {
 // diff walks two sorted lists. It returns the entries of now that are new or different, those of old that are no more,
 // and false if one of the lists is not sorted or names something twice.
 func (l list[T]) diff(old, now []T) (put, gone []T, ok bool) {
-	if same(old, now) {
+	if fleet.SameList(old, now) {
 		return nil, nil, true
 	}
 	i, j := 0, 0
@@ -123,9 +123,6 @@ func (l list[T]) sorted(in []T) []T {
 	return out[:n]
 }
 
-// same tells whether two slices are one.
-func same[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
-
 func comparePods(a, b fleet.Pod) int {
 	return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
@@ -136,7 +133,7 @@ func equalPods(a, b fleet.Pod) bool {
 		maps.Equal(a.Labels, b.Labels)
 }
 
-func equalAddrs(a, b []netip.Addr) bool { return same(a, b) || slices.Equal(a, b) }
+func equalAddrs(a, b []netip.Addr) bool { return fleet.SameList(a, b) || slices.Equal(a, b) }
 
 var pods = list[fleet.Pod]{comparePods, equalPods}
 

@@ -13,16 +13,16 @@ import (
 var services = list[fleet.Service]{
 	order: func(a, b fleet.Service) int { return compareNames(a.Namespace, a.Name, b.Namespace, b.Name) },
 	equal: func(a, b fleet.Service) bool {
-		return (same(a.Endpoints, b.Endpoints) || slices.EqualFunc(a.Endpoints, b.Endpoints, equalEndpoints)) && equalServiceHeads(&a, &b)
+		return (fleet.SameList(a.Endpoints, b.Endpoints) || slices.EqualFunc(a.Endpoints, b.Endpoints, equalEndpoints)) && equalServiceHeads(&a, &b)
 	},
 }
 
 func equalServiceHeads(a, b *fleet.Service) bool {
-	if sameService(a, b) {
+	if a.SameHead(b) {
 		return true
 	}
-	if a.Namespace != b.Namespace || a.Name != b.Name || a.Slice != b.Slice || !same(a.IPs, b.IPs) && !slices.Equal(a.IPs, b.IPs) ||
-		!same(a.Ports, b.Ports) && !slices.Equal(a.Ports, b.Ports) || !same(a.Clusters, b.Clusters) && !slices.Equal(a.Clusters, b.Clusters) {
+	if a.Namespace != b.Namespace || a.Name != b.Name || a.Slice != b.Slice || !fleet.SameList(a.IPs, b.IPs) && !slices.Equal(a.IPs, b.IPs) ||
+		!fleet.SameList(a.Ports, b.Ports) && !slices.Equal(a.Ports, b.Ports) || !fleet.SameList(a.Clusters, b.Clusters) && !slices.Equal(a.Clusters, b.Clusters) {
 		return false
 	}
 	// The rest is compared whole, so that a field added later is not forgotten.
@@ -30,13 +30,6 @@ func equalServiceHeads(a, b *fleet.Service) bool {
 	x.Endpoints, x.IPs, x.Ports, x.Clusters = nil, nil, nil, nil
 	y.Endpoints, y.IPs, y.Ports, y.Clusters = nil, nil, nil, nil
 	return reflect.DeepEqual(x, y)
-}
-
-// sameService tells, at little cost, that two services are the same but for their endpoints; false says nothing.
-func sameService(a, b *fleet.Service) bool {
-	return a.Namespace == b.Namespace && a.Name == b.Name && a.Slice == b.Slice && a.Headless == b.Headless &&
-		a.Affinity == b.Affinity && a.Timeout == b.Timeout && same(a.IPs, b.IPs) && same(a.Ports, b.Ports) &&
-		same(a.Clusters, b.Clusters) && a.InternalTrafficPolicy == b.InternalTrafficPolicy && a.TrafficDistribution == b.TrafficDistribution
 }
 
 // Intent returns what changed between two intents for one node of one epoch; nil if only the whole can be told.
@@ -48,59 +41,59 @@ func Intent(old, now *fleet.Intent) (d *fleet.IntentDelta, changed bool) {
 // Memo compares intents and remembers, for the other nodes that are told the same lists, what their comparison gave. The
 // zero Memo is ready, and it is safe for concurrent use.
 type Memo struct {
-	mu       sync.Mutex
-	pods     []podDiff
-	services []serviceDiff
+	pods     memo[fleet.Pod, podDiff]
+	services memo[fleet.Service, serviceDiff]
+}
+
+// memo remembers the last comparisons of two lists.
+type memo[T, D any] struct {
+	mu   sync.Mutex
+	done []compared[T, D]
+}
+
+type compared[T, D any] struct {
+	old, now []T
+	diff     D
 }
 
 // memos is how many comparisons of a kind are remembered: nodes on several slices are told several lists.
 const memos = 8
 
+// diff is compare(old, now), done once for the same two lists. What it returns is shared.
+func (m *memo[T, D]) diff(old, now []T, compare func(old, now []T) D) D {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.done {
+		if fleet.SameList(c.old, old) && fleet.SameList(c.now, now) && len(old)+len(now) > 0 {
+			return c.diff
+		}
+	}
+	d := compare(old, now)
+	m.done = append(m.done[max(0, len(m.done)+1-memos):], compared[T, D]{old, now, d})
+	return d
+}
+
 type podDiff struct {
-	old, now  []fleet.Pod
 	put, gone []fleet.Pod
 	ok        bool
 }
 
 type serviceDiff struct {
-	old, now []fleet.Service
-	put      []fleet.ServiceDelta
-	gone     []string
-	ok       bool
+	put  []fleet.ServiceDelta
+	gone []string
+	ok   bool
 }
 
-func (m *Memo) diffPods(old, now []fleet.Pod) podDiff {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, d := range m.pods {
-		if same(d.old, old) && same(d.now, now) && len(old)+len(now) > 0 {
-			return d
-		}
-	}
-	d := podDiff{old: old, now: now}
+func diffPods(old, now []fleet.Pod) (d podDiff) {
 	d.put, d.gone, d.ok = pods.diff(old, now)
 	for i, p := range d.gone {
 		d.gone[i] = fleet.Pod{Cluster: p.Cluster, Namespace: p.Namespace, Name: p.Name}
 	}
-	m.pods = append(m.pods[max(0, len(m.pods)+1-memos):], d)
 	return d
 }
 
-func (m *Memo) diffServices(old, now []fleet.Service) serviceDiff {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, d := range m.services {
-		if same(d.old, old) && same(d.now, now) && len(old)+len(now) > 0 {
-			return d
-		}
-	}
-	d := compareServices(old, now)
-	m.services = append(m.services[max(0, len(m.services)+1-memos):], d)
-	return d
-}
-
-func compareServices(old, now []fleet.Service) serviceDiff {
-	d := serviceDiff{old: old, now: now}
+func diffServices(old, now []fleet.Service) serviceDiff {
+	var d serviceDiff
 	put, gone, ok := services.diff(old, now)
 	if !ok {
 		return d
@@ -134,8 +127,8 @@ func (m *Memo) Intent(old, now *fleet.Intent) (d *fleet.IntentDelta, changed boo
 	if !equalIntentHeads(old, now) {
 		d.Head = intentHead(now)
 	}
-	people := m.diffPods(old.Pods, now.Pods)
-	work := m.diffServices(old.Services, now.Services)
+	people := m.pods.diff(old.Pods, now.Pods, diffPods)
+	work := m.services.diff(old.Services, now.Services, diffServices)
 	if !people.ok || !work.ok {
 		return nil, !equalLists(old, now)
 	}
@@ -157,7 +150,7 @@ func intentHead(in *fleet.Intent) *fleet.Intent {
 
 func equalIntentHeads(a, b *fleet.Intent) bool {
 	x, y := intentHead(a), intentHead(b)
-	if !same(x.Clusters, y.Clusters) && !slices.EqualFunc(x.Clusters, y.Clusters, equalClusters) {
+	if !fleet.SameList(x.Clusters, y.Clusters) && !slices.EqualFunc(x.Clusters, y.Clusters, equalClusters) {
 		return false
 	}
 	x.Clusters, y.Clusters = nil, nil
@@ -165,7 +158,7 @@ func equalIntentHeads(a, b *fleet.Intent) bool {
 }
 
 func equalClusters(a, b fleet.Cluster) bool {
-	if !same(a.Nodes, b.Nodes) && !slices.EqualFunc(a.Nodes, b.Nodes, equalNodes) {
+	if !fleet.SameList(a.Nodes, b.Nodes) && !slices.EqualFunc(a.Nodes, b.Nodes, equalNodes) {
 		return false
 	}
 	a.Nodes, b.Nodes = nil, nil

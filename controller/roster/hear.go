@@ -83,7 +83,7 @@ func examine(raw *fleet.Bulletin, m Member, all []fleet.Slice, before *testimony
 	if t.err != nil {
 		return t
 	}
-	if before != nil && t.err == nil && len(raw.Nodes) > 0 && sameList(raw.Nodes, before.raw.Nodes) && before.err == nil {
+	if before != nil && t.err == nil && len(raw.Nodes) > 0 && fleet.SameList(raw.Nodes, before.raw.Nodes) && before.err == nil {
 		t.b.Private, t.b.Region, t.b.Provider = m.Private, m.Region, m.Provider
 		t.b.Nodes = before.b.Nodes // the slices and the member are the same, too
 		return t
@@ -152,7 +152,7 @@ func (r *Roster) mingle() {
 		r.enrol(r.f.Cluster, r.local)
 	}
 	for name, b := range r.others {
-		if old := r.earlier(name); same && old != nil && sameList(old.Pods, b.Pods) {
+		if old := r.earlier(name); same && old != nil && fleet.SameList(old.Pods, b.Pods) {
 			r.keep(name)
 			continue
 		}
@@ -206,9 +206,6 @@ func toldAlike(a, b fleet.Pod) bool {
 		a.Node == b.Node && slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.PodIPs, b.PodIPs)
 }
 
-// sameList tells whether two lists are one.
-func sameList[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
-
 // sameSlices tells whether the earlier roster was of the same slices.
 func (r *Roster) sameSlices() bool {
 	for slice := range r.slices {
@@ -222,7 +219,7 @@ func (r *Roster) sameSlices() bool {
 // joined makes one sorted list of the clusters' lists.
 func (r *Roster) joined(slice string, ps parts) []fleet.Pod {
 	if r.before != nil {
-		if old := r.before.parts[slice]; old != nil && maps.EqualFunc(old, ps, sameList) {
+		if old := r.before.parts[slice]; old != nil && maps.EqualFunc(old, ps, fleet.SameList) {
 			return r.before.pods[slice]
 		}
 	}

@@ -109,7 +109,7 @@ func (r *Roster) Share(before *Roster) {
 		return
 	}
 	for node, policies := range r.policies {
-		if sameList(before.policies[node], policies) {
+		if fleet.SameList(before.policies[node], policies) {
 			continue
 		}
 		if old := before.policies[node]; reflect.DeepEqual(old, policies) {

@@ -26,7 +26,7 @@ func (r *Roster) survey() {
 	}
 	for name, b := range r.others {
 		old := r.earlier(name)
-		if old == nil || old.Private != b.Private || old.Region != b.Region || old.Provider != b.Provider || !sameList(old.Nodes, b.Nodes) {
+		if old == nil || old.Private != b.Private || old.Region != b.Region || old.Provider != b.Provider || !fleet.SameList(old.Nodes, b.Nodes) {
 			return
 		}
 	}

@@ -38,7 +38,7 @@ func (r *Reconciler) RemoteChanged() {
 	}
 	for cluster, now := range exports {
 		// What somebody claims in this cluster's own name is left out.
-		if old, had := r.heard[cluster]; cluster != r.cfg.Cluster && (!had || !sameList(old, now)) {
+		if old, had := r.heard[cluster]; cluster != r.cfg.Cluster && (!had || !fleet.SameList(old, now)) {
 			r.replace(cluster, now, changed)
 		}
 	}
@@ -61,10 +61,6 @@ func (r *Reconciler) RemoteChanged() {
 		r.changed()
 	}
 	r.enqueueSoon(keys)
-}
-
-func sameList(a, b []fleet.Export) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // replace puts a cluster's exports in place of what it exported before, and notes the names that differ. Callers hold

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -37,7 +36,7 @@ func (b *builder) once(s seen) bool {
 
 // newService makes the names of a service. key is "<svc>.<ns>", in lower case.
 func newService(s *fleet.Service, key string) *service {
-	sv := &service{of: *s}
+	sv := &service{of: *s, key: key}
 	for i, apex := range []string{Main, Alias} {
 		b := &builder{service: s, base: key + ".svc." + apex, names: map[string]*node{}, seen: map[seen]bool{}}
 		b.build(apex == Alias)
@@ -152,7 +151,7 @@ func (b *builder) pointers() []pointer {
 	var out []pointer
 	add := func(rel string, addrs []netip.Addr) {
 		for _, a := range addrs {
-			out = append(out, pointer{a.Unmap(), b.full(rel)})
+			out = append(out, pointer{a.Unmap().WithZone(""), b.full(rel)})
 		}
 	}
 	if !b.service.Headless {
@@ -242,15 +241,6 @@ func address(owner string, a netip.Addr) dns.RR {
 
 func header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
 	return dns.RR_Header{Name: owner, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
-}
-
-func pointerSet(owner string, names []string) *Set {
-	slices.Sort(names)
-	s := new(Set)
-	for _, n := range slices.Compact(names) {
-		s.Records = append(s.Records, &dns.PTR{Hdr: header(owner, dns.TypePTR, TTL), Ptr: n})
-	}
-	return s
 }
 
 // label returns a label in lower case; false if it is none: empty, over 63 bytes, or not made of letters, digits,

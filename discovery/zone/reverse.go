@@ -37,7 +37,10 @@ func (z *Zone) pointer(name string, qtype uint16) Answer {
 		return Answer{Code: dns.RcodeRefused}
 	}
 	apex, within, whole := z.reverseApex(name)
-	set := z.reverse[name]
+	var set *Set
+	if addr, ok := reverseAddr(name); ok {
+		set = z.reverse[part(addr)][addr]
+	}
 	switch {
 	case set != nil && (qtype == dns.TypePTR || qtype == dns.TypeANY):
 		return Answer{Set: *set}
@@ -80,6 +83,22 @@ func (z *Zone) reverseApex(name string) (apex string, within, whole bool) {
 		}
 	}
 	return "", false, false
+}
+
+// reverseAddr is the address whose reverse name this is.
+func reverseAddr(name string) (netip.Addr, bool) {
+	for _, k := range reverseKinds {
+		rest, ok := strings.CutSuffix(name, "."+k.apex)
+		if !ok {
+			continue
+		}
+		labels := strings.Split(rest, ".")
+		slices.Reverse(labels)
+		bytes, good := k.address(labels)
+		addr, _ := netip.AddrFromSlice(bytes)
+		return addr, good == k.labels && len(labels) == k.labels
+	}
+	return netip.Addr{}, false
 }
 
 // address reads the labels of a reverse name from the top, as far as they are those of an address.

@@ -1,10 +1,15 @@
 package zone
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"seaway.dev/seaway/fleet"
 )
 
 // TestReverse: within the prefixes of our slices a reverse name that nobody has does not exist, unless there is doubt; no
@@ -56,5 +61,41 @@ func TestReverse(t *testing.T) {
 	}
 	if got := sure.Lookup("10.1.9.10.in-addr.arpa", dns.TypeA); got.Code != dns.RcodeSuccess || got.Records != nil || got.Authority == nil {
 		t.Errorf("another type of a name that exists: %+v, want nothing, and an SOA", got)
+	}
+}
+
+// A directory that follows another through many changes is the one made from nothing, and each before it stays as it was.
+func TestReverseOverManyChanges(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	draw := func() []fleet.Service {
+		var out []fleet.Service
+		for i := range 12 {
+			if r.IntN(4) == 0 {
+				continue
+			}
+			s := fleet.Service{Namespace: "shop", Name: fmt.Sprint("s", i), Slice: "pay", Headless: i%2 == 0}
+			if !s.Headless {
+				s.IPs = addrs(fmt.Sprintf("10.9.255.%d", r.IntN(6)))
+			}
+			for e := range r.IntN(4) {
+				s.Endpoints = append(s.Endpoints, fleet.Endpoint{Cluster: "c1", Pod: fmt.Sprint("p-", e), Hostname: fmt.Sprint("p-", e), Ready: true,
+					Addrs: addrs(fmt.Sprintf("10.9.1.%d", r.IntN(8)), fmt.Sprintf("fd00:9::%x", r.IntN(8)))})
+			}
+			out = append(out, s)
+		}
+		return out
+	}
+	services := draw()
+	z := Build(services, nil)
+	for turn := range 300 {
+		old, before := z, Build(services, nil).reverse
+		services = draw()
+		z = Build(services, old)
+		if want := Build(services, nil).reverse; !reflect.DeepEqual(z.reverse, want) {
+			t.Fatalf("turn %d: names of addresses depend on the zone before", turn)
+		}
+		if !reflect.DeepEqual(old.reverse, before) {
+			t.Fatalf("turn %d: the zone before has changed", turn)
+		}
 	}
 }

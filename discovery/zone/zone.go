@@ -25,6 +25,7 @@ package zone
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -75,8 +76,9 @@ type Zone struct {
 	serial     uint32
 	unsure     bool                // there may be more services than those
 	services   map[string]*service // by "<svc>.<ns>"
+	list       []*service          // the same, in the order in which they came
 	namespaces map[string]bool
-	reverse    map[string]*Set     // by the whole name
+	reverse    directory           // names of addresses
 	prefixes   []netip.Prefix      // in which there are no others
 	special    [2]map[string]*node // by the labels before Main and Alias: the apex and what is not about services
 	soa        [2]dns.RR           // for the authority section
@@ -85,6 +87,7 @@ type Zone struct {
 // service holds the names of one service, by the labels before <svc>; "" is the service itself.
 type service struct {
 	of       fleet.Service // what it was built of
+	key      string
 	names    [2]map[string]*node
 	pointers []pointer
 }
@@ -104,28 +107,22 @@ type node struct {
 // Build makes the zone that follows old, which may be nil, out of services. What did not change is taken from old, so
 // that a change costs what changed. Names that DNS cannot carry (a label over 63 bytes, a name over 255) are left out.
 func Build(services []fleet.Service, old *Zone) *Zone {
-	z := &Zone{
-		serial:     1,
-		services:   make(map[string]*service, len(services)),
-		namespaces: map[string]bool{},
-		reverse:    map[string]*Set{},
+	if old == nil {
+		old = new(Zone)
 	}
-	if old != nil {
-		z.serial = old.serial + 1
+	z := &Zone{serial: old.serial + 1}
+	order := func(a, b fleet.Service) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.Slice, b.Slice))
 	}
-	services = slices.Clone(services)
-	slices.SortStableFunc(services, func(a, b fleet.Service) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Slice, b.Slice))
-	})
-	pointers := map[netip.Addr][]string{}
-	for i := range services {
-		z.add(&services[i], old, pointers)
+	if !slices.IsSortedFunc(services, order) {
+		services = slices.Clone(services)
+		slices.SortStableFunc(services, order)
 	}
-	for addr, names := range pointers {
-		if name, err := dns.ReverseAddr(addr.WithZone("").String()); err == nil {
-			z.reverse[name] = pointerSet(name, names)
-		}
+	became := turn{}
+	if !z.follow(services, old, became) {
+		z.gather(services, old, became)
 	}
+	z.reverse = old.reverse.next(became)
 	for i, apex := range []string{Main, Alias} {
 		z.addSpecial(i, apex)
 	}
@@ -140,27 +137,67 @@ func (z *Zone) Doubt() *Zone {
 	return &out
 }
 
+// follow takes over the zone before if the services have the names that they had then, which is nearly always so; if not
+// it does nothing.
+func (z *Zone) follow(services []fleet.Service, old *Zone, became turn) bool {
+	if len(services) != len(old.list) || len(services) == 0 {
+		return false
+	}
+	for i := range services {
+		if a, b := &old.list[i].of, &services[i]; a.Name != b.Name || a.Namespace != b.Namespace {
+			return false
+		}
+	}
+	z.namespaces, z.services, z.list = old.namespaces, maps.Clone(old.services), slices.Clone(old.list)
+	for i, was := range old.list {
+		if sv := was.next(&services[i], became); sv != was {
+			z.list[i], z.services[sv.key] = sv, sv
+		}
+	}
+	return true
+}
+
+// gather makes the zone of services with whatever names, and takes over those that did not change.
+func (z *Zone) gather(services []fleet.Service, old *Zone, became turn) {
+	z.services, z.namespaces = make(map[string]*service, len(services)), map[string]bool{}
+	for i := range services {
+		z.add(&services[i], old, became)
+	}
+	for key, was := range old.services {
+		if z.services[key] == nil {
+			became.swap(was.pointers, nil)
+		}
+	}
+}
+
+// next is what a service becomes; itself if nothing changed.
+func (sv *service) next(s *fleet.Service, became turn) *service {
+	if sv.of.Same(s) || reflect.DeepEqual(sv.of, *s) {
+		return sv
+	}
+	now := newService(s, sv.key)
+	became.swap(sv.pointers, now.pointers)
+	return now
+}
+
 // add puts the names of one service into the zone. A namespace is on one slice of a cluster, so that a name belongs to
 // one service; should two come, the first stays.
-func (z *Zone) add(s *fleet.Service, old *Zone, pointers map[netip.Addr][]string) {
+func (z *Zone) add(s *fleet.Service, old *Zone, became turn) {
 	name, ok1 := label(s.Name)
 	ns, ok2 := label(s.Namespace)
 	key := name + "." + ns
 	if !ok1 || !ok2 || z.services[key] != nil {
 		return
 	}
-	var sv *service
-	if old != nil {
-		sv = old.services[key]
-	}
-	if sv == nil || !reflect.DeepEqual(sv.of, *s) {
+	sv := old.services[key]
+	if sv == nil {
 		sv = newService(s, key)
+		became.swap(nil, sv.pointers)
+	} else {
+		sv = sv.next(s, became)
 	}
-	z.services[key] = sv
-	z.namespaces[ns] = true
-	for _, p := range sv.pointers {
-		pointers[p.addr] = append(pointers[p.addr], p.name)
-	}
+	z.services[key], z.namespaces[ns] = sv, true
+	z.list = append(z.list, sv)
 }
 
 func (z *Zone) addSpecial(i int, apex string) {

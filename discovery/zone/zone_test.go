@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -306,6 +307,9 @@ func services(n, endpoints int) []fleet.Service {
 		}
 		out = append(out, s)
 	}
+	slices.SortFunc(out, func(a, b fleet.Service) int { // as intents have them
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
 	return out
 }
 

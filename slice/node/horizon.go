@@ -181,10 +181,10 @@ func (r *arranger) arrange(in *fleet.Intent, view share.View) (kept []string) {
 		s := &in.Services[i]
 		// A list changes here and there: what is at the same place, or one further on, is found.
 		at := i - len(in.Services) + len(old.of)
-		if i < len(old.of) && plan.SameService(&old.of[i], s) {
+		if i < len(old.of) && s.Same(&old.of[i]) {
 			at = i
 		}
-		if same && at >= 0 && at < len(old.of) && plan.SameService(&old.of[at], s) {
+		if same && at >= 0 && at < len(old.of) && s.Same(&old.of[at]) {
 			r.out, r.kept = append(r.out, old.out[at]), append(r.kept, old.kept[at])
 		} else {
 			out, stands := share.Arrange(*s, view)

@@ -41,7 +41,7 @@ func (k *Compiler) Compile(in fleet.Intent, local Local) (Node, []fleet.Problem)
 	seen := maps.Equal(local.Nodes, k.local.Nodes)
 	if k.frame == nil || !seen || !k.sameFrame(&in, local) {
 		k.Work.Frames++
-		if k.ways == nil || in.Cluster != k.in.Cluster || in.Node != k.in.Node || in.Purge || !sameList(in.Slices, k.in.Slices) || !sameList(in.Clusters, k.in.Clusters) {
+		if k.ways == nil || in.Cluster != k.in.Cluster || in.Node != k.in.Node || in.Purge || !fleet.SameList(in.Slices, k.in.Slices) || !fleet.SameList(in.Clusters, k.in.Clusters) {
 			k.ways = &ways{paths: map[string][]Path{}}
 		}
 		frame, problems := compileFrame(in, local, k.ways)
@@ -81,12 +81,9 @@ func (k *Compiler) Compile(in fleet.Intent, local Local) (Node, []fleet.Problem)
 func (k *Compiler) sameFrame(in *fleet.Intent, local Local) bool {
 	o := &k.in
 	return in.Cluster == o.Cluster && in.Node == o.Node && in.Purge == o.Purge && local.Port == k.local.Port && local.MTU == k.local.MTU &&
-		local.NetNS == k.local.NetNS && sameList(in.Slices, o.Slices) && sameList(in.Clusters, o.Clusters) &&
-		sameList(in.Pods, o.Pods) && sameList(in.Policies, o.Policies)
+		local.NetNS == k.local.NetNS && fleet.SameList(in.Slices, o.Slices) && fleet.SameList(in.Clusters, o.Clusters) &&
+		fleet.SameList(in.Pods, o.Pods) && fleet.SameList(in.Policies, o.Policies)
 }
-
-// sameList tells whether two lists are one.
-func sameList[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // ledger is what the services of one slice became.
 type ledger struct {
@@ -107,7 +104,7 @@ type fragment struct {
 func (l *ledger) next(slice string, services []fleet.Service, view share.View, work *Work) *ledger {
 	if l == nil {
 		l = &ledger{}
-	} else if sameList(l.of, services) {
+	} else if fleet.SameList(l.of, services) {
 		return l
 	}
 	now := &ledger{of: services, fragments: make([]fragment, 0, len(l.fragments)+1)}
@@ -127,7 +124,7 @@ func (l *ledger) next(slice string, services []fleet.Service, view share.View, w
 			old = &l.fragments[j]
 			j++
 		}
-		if old != nil && SameService(&l.of[old.at], s) {
+		if old != nil && s.Same(&l.of[old.at]) {
 			now.fragments = append(now.fragments, fragment{i, old.balances, old.kept})
 			continue
 		}
@@ -226,11 +223,4 @@ func compareBalances(a, b Balance) int {
 
 func compareNames(a, b *fleet.Service) int {
 	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
-}
-
-// SameService tells, at little cost, that two services are the same; false says nothing.
-func SameService(a, b *fleet.Service) bool {
-	return a.Namespace == b.Namespace && a.Name == b.Name && a.Slice == b.Slice && a.Headless == b.Headless && a.Affinity == b.Affinity &&
-		a.Timeout == b.Timeout && sameList(a.IPs, b.IPs) && sameList(a.Ports, b.Ports) && sameList(a.Clusters, b.Clusters) &&
-		sameList(a.Endpoints, b.Endpoints) && a.InternalTrafficPolicy == b.InternalTrafficPolicy && a.TrafficDistribution == b.TrafficDistribution
 }
