@@ -111,10 +111,15 @@ type figures struct {
 	ChangesPerSecond              int
 	Flips                         int
 	P50, P99, Max                 float64 // milliseconds from "ready" to "traffic reaches it"
-	ControllerMiB                 float64
-	ControllerCPU                 float64 // share of a core
-	AgentCPU                      float64 // of this process: agent, generator and the other member's carrier
-	SenderCPU                     float64 // of the controller of the cluster that the changes are made in
+	// Where that goes, P50 and P99 in milliseconds: until c1's carrier has the letter; from there until c2's agent has the
+	// plan; until the kernel has it.
+	Letter, Plan, Kernel [2]float64
+	ControllerMiB        float64
+	ControllerCPU        float64 // share of a core
+	AgentCPU             float64 // of this process: agent, generator, its carrier and the other member's
+	SenderCPU            float64 // of the controller of the cluster that the changes are made in
+	ServersCPU           float64 // of the two members' API servers, without etcd
+	MachineCPU           float64 // cores in use by everything on this machine
 
 	Changes int // made while it was measured: flips to and fro, and the churn
 	Plans   int // that the agent gave the kernel meanwhile
@@ -165,6 +170,7 @@ type benchFleet struct {
 	profiles  string    // where it shows its profiles
 	sender    *exec.Cmd // c1's controller
 	kernel    *watchedKernel
+	letters   chan time.Time // when c1's carrier got something newer of c1
 	office    *post.Office // of c3, which carries the generated clusters' news
 	keys      map[string]ed25519.PrivateKey
 	said      map[string]*fleet.Bulletin
@@ -270,7 +276,15 @@ func (b *benchFleet) agents(urls map[string]string) {
 		k, ok := one.intent.Carry.Signers[c]
 		return k, ok
 	})
-	first := post.New(post.Config{Cluster: "c1", Node: "n1", Store: blind})
+	b.letters = make(chan time.Time, 1000)
+	first := post.New(post.Config{Cluster: "c1", Node: "n1", Store: blind, News: func(cluster, _ string) {
+		if cluster == "c1" {
+			select {
+			case b.letters <- time.Now():
+			default:
+			}
+		}
+	}})
 	var tasks sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(func() { cancel(); tasks.Wait() })
@@ -331,7 +345,7 @@ func (b *benchFleet) agent(url string, abroad role.Abroad) {
 	var boxes podtest.Sandboxes
 	log := slog.New(slog.DiscardHandler)
 	kernel := datapath.New(datapath.Config{NetNSDir: filepath.Join(dir, "run/netns"), Sandboxes: &boxes, Log: log})
-	b.kernel = &watchedKernel{Kernel: kernel, seen: map[string]time.Time{}}
+	b.kernel = &watchedKernel{Kernel: kernel, seen: map[string]applied{}}
 	p := pod("shop", "client", "n1", "")
 	p.Status.PodIPs = nil
 	b.c2.create(p)
@@ -509,9 +523,9 @@ func (b *benchFleet) measure(rate int) figures {
 		<-time.After(2 * time.Second) // until it flows
 	}
 	profiled := b.profile(rate)
-	began, cpu, own := time.Now(), cpuOf(t, b.proc.Process.Pid), cpuOf(t, os.Getpid())
-	first, told, applied := cpuOf(t, b.sender.Process.Pid), b.told.Load(), b.kernel.plans.Load()
-	var took []float64
+	began, told, applied, used := time.Now(), b.told.Load(), b.kernel.plans.Load(), b.used()
+	var took, letter, planned, done []float64
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	es := &discoveryv1.EndpointSlice{}
 	if err := b.c1.client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "c1-s0"}, es); err != nil {
 		t.Fatal(err)
@@ -519,29 +533,64 @@ func (b *benchFleet) measure(rate int) figures {
 	for i := range 2 * *benchFlips {
 		ready := i%2 == 1
 		es.Endpoints[0].Conditions.Ready = &ready
+		for len(b.letters) > 0 {
+			<-b.letters
+		}
 		at := time.Now()
 		if err := b.c1.client.Update(t.Context(), es); err != nil {
 			t.Fatal(err)
 		}
 		when := b.kernel.wait(t, "shop/c1-s0", len(es.Endpoints), ready)
 		if ready {
-			took = append(took, float64(when.Sub(at).Microseconds())/1000)
+			took = append(took, ms(when.done.Sub(at)))
+			said := at
+			select {
+			case said = <-b.letters:
+			default: // it went by the hub
+			}
+			letter, planned, done = append(letter, ms(said.Sub(at))), append(planned, ms(when.began.Sub(said))), append(done, ms(when.done.Sub(when.began)))
 		}
 	}
 	f := figures{Clusters: benchClusters, Services: b.services, Endpoints: b.endpoints, ChangesPerSecond: rate, Flips: len(took)}
-	slices.Sort(took)
-	f.P50, f.P99, f.Max = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
+	ends := func(took []float64) [2]float64 {
+		slices.Sort(took)
+		return [2]float64{took[len(took)/2], took[len(took)*99/100]}
+	}
+	all := ends(took)
+	f.P50, f.P99, f.Max = all[0], all[1], took[len(took)-1]
+	f.Letter, f.Plan, f.Kernel = ends(letter), ends(planned), ends(done)
 	span := time.Since(began).Seconds()
-	cpu, own, first = cpuOf(t, b.proc.Process.Pid)-cpu, cpuOf(t, os.Getpid())-own, cpuOf(t, b.sender.Process.Pid)-first
-	f.ControllerCPU, f.AgentCPU, f.SenderCPU = cpu/span, own/span, first/span
 	changes := float64(2**benchFlips) + float64(b.told.Load()-told)
+	for i, now := range b.used() {
+		used[i] = now - used[i]
+	}
+	f.ControllerCPU, f.AgentCPU, f.SenderCPU, f.ServersCPU, f.MachineCPU = used[0]/span, used[1]/span, used[2]/span, used[3]/span, used[4]/span
 	f.Changes, f.Plans = int(changes), int(b.kernel.plans.Load()-applied)
-	f.ControllerPerChange, f.AgentPerChange, f.SenderPerChange = 1000*cpu/changes, 1000*own/changes, 1000*first/float64(2**benchFlips)
+	f.ControllerPerChange, f.AgentPerChange, f.SenderPerChange = 1000*used[0]/changes, 1000*used[1]/changes, 1000*used[2]/changes
 	f.ControllerMiB = rssOf(t, b.proc.Process.Pid)
 	stop()
 	churning.Wait()
 	profiled()
 	return f
+}
+
+// used is the processor time used so far, in seconds: by c2's controller, this process, c1's controller, the API servers
+// of both, and everything on the machine.
+func (b *benchFleet) used() [5]float64 {
+	t := b.t
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	busy := 0.0
+	for i, field := range strings.Fields(line)[1:9] { // user nice system idle iowait irq softirq steal
+		if n, _ := strconv.ParseFloat(field, 64); i != 3 && i != 4 {
+			busy += n / 100
+		}
+	}
+	return [5]float64{cpuOf(t, b.proc.Process.Pid), cpuOf(t, os.Getpid()), cpuOf(t, b.sender.Process.Pid),
+		cpuOf(t, b.c1.proc.Process.Pid) + cpuOf(t, b.c2.proc.Process.Pid), busy}
 }
 
 // profile has the controller and this process profiled until done is called, if that is asked for.

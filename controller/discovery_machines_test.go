@@ -26,7 +26,7 @@ import (
 type watchedKernel struct {
 	*datapath.Kernel
 	mu       sync.Mutex
-	seen     map[string]time.Time
+	seen     map[string]applied
 	counts   map[string]int
 	services int
 	backends int
@@ -34,20 +34,25 @@ type watchedKernel struct {
 	changed  chan struct{}
 }
 
+// applied is when a plan came and when the kernel had it.
+type applied struct{ began, done time.Time }
+
 func (k *watchedKernel) Apply(ctx context.Context, want []plan.Slice, how datapath.How) (datapath.Result, error) {
+	began := time.Now()
 	res, err := k.Kernel.Apply(ctx, want, how)
-	k.note(want)
+	k.note(want, began)
 	return res, err
 }
 
 func (k *watchedKernel) Steer(ctx context.Context, want []plan.Slice) (datapath.Steered, error) {
+	began := time.Now()
 	res, err := k.Kernel.Steer(ctx, want)
-	k.note(want)
+	k.note(want, began)
 	return res, err
 }
 
-func (k *watchedKernel) note(want []plan.Slice) {
-	now := time.Now()
+func (k *watchedKernel) note(want []plan.Slice, began time.Time) {
+	now := applied{began, time.Now()}
 	k.plans.Add(1)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -74,7 +79,7 @@ func (k *watchedKernel) note(want []plan.Slice) {
 }
 
 // wait waits until a service has all its backends, or one less, and says since when.
-func (k *watchedKernel) wait(t *testing.T, svc string, all int, ready bool) time.Time {
+func (k *watchedKernel) wait(t *testing.T, svc string, all int, ready bool) applied {
 	t.Helper()
 	want := all
 	if !ready {

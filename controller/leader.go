@@ -225,6 +225,9 @@ func (l *leader) turn(now time.Time) time.Time {
 	l.tellDiscovery(before, r, held)
 	_, unsure, telling := l.hearDiscovery(now) // what it has made of that: nobody waits for the next turn
 	f, r = l.refine(f, r)
+	if l.ledgers.unsettled() {
+		l.board.touch()
+	}
 	exhausted, demand, problems := l.ledgers.state()
 	if telling || f.Leaving {
 		b := r.Bulletin()
@@ -332,30 +335,16 @@ func (l *leader) tellDiscovery(before, now *roster.Roster, held bool) {
 		l.discover.LocalChanged()
 		return
 	}
-	if namespaces := changedNamespaces(before, now); len(namespaces) > 0 {
-		l.discover.LocalChanged(namespaces...)
+	moved := compareFootprints(before, now)
+	if len(moved.namespaces) > 0 {
+		l.discover.LocalChanged(moved.namespaces...)
 	}
-}
-
-// changedNamespaces lists the namespaces whose slice, whose slice's addresses, or whose pods' addresses or links differ.
-func changedNamespaces(a, b *roster.Roster) []string {
-	if b.SameHere(a) {
-		return nil
+	if len(moved.pods) > 0 {
+		l.discover.PodsChanged(moved.pods...)
 	}
-	was, is := a.Footprint(), b.Footprint()
-	var out []string
-	for ns, f := range is {
-		if !reflect.DeepEqual(was[ns], f) {
-			out = append(out, ns)
-		}
+	if len(moved.services) > 0 {
+		l.discover.NamesChanged(moved.services...)
 	}
-	for ns := range was {
-		if _, ok := is[ns]; !ok {
-			out = append(out, ns)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // What discovery asks.

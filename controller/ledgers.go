@@ -152,6 +152,13 @@ func (l *ledgers) calm(now time.Time) bool {
 	return !l.news && now.Sub(l.settled) < settleEvery && (l.again.IsZero() || now.Before(l.again))
 }
 
+// unsettled tells whether services or requests changed since everything was settled.
+func (l *ledgers) unsettled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.news
+}
+
 // age decides whether a ledger is to go: when this cluster has not been on the slice for a whole rest. A slice that
 // is gone for a moment (an object deleted by mistake and applied again) gives every pod its address back. It returns
 // when to look again.
@@ -208,7 +215,7 @@ func (l *ledgers) settleSlice(r *roster.Roster, s fleet.Slice, now time.Time) ti
 	h4, r4, _ := b.ledger.Held(false)
 	h6, r6, _ := b.ledger.Held(true)
 	b.demand = max(h4+r4, h6+r6) + waiting + min(b.ledger.Shunned(), fairShare(s))
-	var again time.Time
+	again := l.lapse(s.Name)
 	for _, since := range b.idle {
 		again = sooner(again, since.Add(l.patience(b.exhausted)))
 	}
@@ -287,6 +294,16 @@ func (l *ledgers) serviceKeys(slice string, now time.Time) map[string]bool {
 		keys[key] = true
 	}
 	return keys
+}
+
+// lapse is when the first request lapses that no service came of; zero if there is none.
+func (l *ledgers) lapse(slice string) (first time.Time) {
+	for key, asked := range l.requests[slice] {
+		if !l.services[slice][key] {
+			first = sooner(first, asked.Add(requestLife))
+		}
+	}
+	return first
 }
 
 // use says which services there are.

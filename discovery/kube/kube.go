@@ -74,10 +74,12 @@ type Reconciler struct {
 
 	refresh sync.Mutex // one look at the others' exports at a time
 	loading sync.Mutex // everything is read once, by one worker
+	reading sync.Mutex // one name at a time: what was read earlier is never put over what was read later
 	merging sync.Mutex // one merge at a time: a merge of older exports never overwrites a newer one
 
 	mu       sync.Mutex
-	queue    workqueue.TypedRateLimitingInterface[reconcile.Request] // nil until started
+	queue    workqueue.TypedRateLimitingInterface[reconcile.Request] // of [Reconciler.Reconcile]; nil until started
+	urgent   workqueue.TypedRateLimitingInterface[reconcile.Request] // of [Reconciler.Hear]; nil until started
 	told     bool                                                    // the slices and pods here are known
 	loaded   bool                                                    // every export here has been read once
 	known    bool                                                    // the other clusters' exports are known
@@ -92,6 +94,7 @@ type Reconciler struct {
 	moved    bool                          // exports differ from offered
 	heard    map[string][]fleet.Export     // what remote was made of
 	next     time.Time                     // when there is room for the next write of what others changed
+	due      map[types.NamespacedName]bool // names that wait for such a write
 }
 
 // local is a ServiceExport of this cluster.
@@ -127,6 +130,7 @@ func New(c client.Client, cfg Config) *Reconciler {
 		remote:   map[types.NamespacedName]map[string]fleet.Export{},
 		services: map[types.NamespacedName]fleet.Service{},
 		stale:    map[types.NamespacedName]bool{},
+		due:      map[types.NamespacedName]bool{},
 		moved:    true,
 	}
 }
@@ -224,41 +228,15 @@ func (r *Reconciler) changed() {
 	}
 }
 
-// LocalChanged is to be called when SliceOf, Families, Pod or IPs return something else for the given namespaces; for
-// all if none is given. The first call for all says that they know what they say: before it nothing is read or
-// written, because a namespace that is on a slice would be taken for one that is on none.
-func (r *Reconciler) LocalChanged(namespaces ...string) {
-	r.mu.Lock()
-	if len(namespaces) == 0 && !r.told {
-		r.told = true
-		r.mu.Unlock()
-		r.enqueue([]types.NamespacedName{{}})
-		return
-	}
-	var keys []types.NamespacedName
-	add := func(key types.NamespacedName) {
-		if len(namespaces) == 0 || slices.Contains(namespaces, key.Namespace) {
-			keys = append(keys, key)
-		}
-	}
-	for key := range r.exports {
-		add(key)
-	}
-	for key := range r.remote {
-		add(key)
-	}
-	for key := range r.services {
-		add(key)
-	}
-	r.mu.Unlock()
-	r.enqueue(keys)
-}
-
 // enqueue has names reconciled soon. Before the start it does nothing: the start reads everything.
 func (r *Reconciler) enqueue(keys []types.NamespacedName) {
 	r.mu.Lock()
 	queue := r.queue
 	r.mu.Unlock()
+	add(queue, keys)
+}
+
+func add(queue workqueue.TypedRateLimitingInterface[reconcile.Request], keys []types.NamespacedName) {
 	if queue == nil {
 		return
 	}
@@ -272,40 +250,25 @@ func (r *Reconciler) enqueue(keys []types.NamespacedName) {
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	r.running.RLock()
 	defer r.running.RUnlock()
-	if err := r.load(ctx); err != nil {
-		return reconcile.Result{}, err
-	}
-	r.mu.Lock()
-	loaded, settled, stopped := r.loaded, r.settled, r.stopped
-	r.mu.Unlock()
-	if !loaded || stopped {
-		return reconcile.Result{}, nil
-	}
 	key := req.NamespacedName
-	if key.Name == "" {
+	r.mu.Lock()
+	delete(r.due, key)
+	r.mu.Unlock()
+	h, err := r.hear(ctx, key)
+	switch {
+	case err != nil:
+		return reconcile.Result{}, err
+	case !h.loaded:
+		return reconcile.Result{}, nil
+	case key.Name == "":
 		return again(r.enqueueLeftovers(ctx))
 	}
-	object, l, err := r.read(ctx, key)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	r.mu.Lock()
-	changed := r.set(key, object != nil, l)
-	r.mu.Unlock()
-	var im *discovery.Import
-	if settled {
-		var differs bool
-		im, differs = r.merge(key)
-		changed = changed || differs
-	}
-	if changed {
-		r.changed()
-	}
-	return again(r.write(ctx, key, object, l, im, settled))
+	return again(r.write(ctx, key, h))
 }
 
 // write brings the objects of one name in line. Without settled nothing is said about imports.
-func (r *Reconciler) write(ctx context.Context, key types.NamespacedName, object *mcs.ServiceExport, l local, im *discovery.Import, settled bool) error {
+func (r *Reconciler) write(ctx context.Context, key types.NamespacedName, h heard) error {
+	object, l, im := h.object, h.local, h.im
 	var conditions []discovery.Condition
 	switch {
 	case l.reason != "":
@@ -313,7 +276,7 @@ func (r *Reconciler) write(ctx context.Context, key types.NamespacedName, object
 	case im != nil:
 		conditions = discovery.Exported(*im)
 	}
-	if settled {
+	if h.settled {
 		foreign, err := r.writeImport(ctx, key, im)
 		if err != nil {
 			return err

@@ -13,7 +13,7 @@ import (
 // What other clusters change reaches nodes at once; the objects that show it are written at this pace, so that a fleet
 // in turmoil does not cost every cluster's API server a write a change. Until then they show what was.
 const (
-	writeEvery = 20 * time.Millisecond
+	writeEvery = 50 * time.Millisecond
 	writeBurst = 200 // names written at once
 )
 
@@ -93,22 +93,23 @@ func (r *Reconciler) replace(cluster string, now []fleet.Export, changed map[typ
 	}
 }
 
-// enqueueSoon has names written, each when there is room.
+// enqueueSoon has names written, each when there is room. A name that waits already is written with what it is then.
 func (r *Reconciler) enqueueSoon(keys []types.NamespacedName) {
 	r.mu.Lock()
-	queue := r.queue
+	defer r.mu.Unlock()
+	if r.queue == nil {
+		return
+	}
 	now := time.Now()
 	if earliest := now.Add(-writeBurst * writeEvery); r.next.Before(earliest) {
 		r.next = earliest
 	}
-	at := r.next
-	r.next = r.next.Add(time.Duration(len(keys)) * writeEvery)
-	r.mu.Unlock()
-	if queue == nil {
-		return
-	}
 	for _, key := range keys {
-		queue.AddAfter(reconcile.Request{NamespacedName: key}, at.Sub(now)) // at once if that is past
-		at = at.Add(writeEvery)
+		if r.due[key] {
+			continue
+		}
+		r.due[key] = true
+		r.queue.AddAfter(reconcile.Request{NamespacedName: key}, r.next.Sub(now)) // at once if that is past
+		r.next = r.next.Add(writeEvery)
 	}
 }

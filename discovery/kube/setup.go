@@ -30,9 +30,23 @@ const (
 	slowest    = 5 * time.Second
 )
 
-// SetupWithManager has the manager run the reconciler, on the leader.
+// SetupWithManager has the manager run the reconciler, on the leader: what this cluster says is heard in one queue, and
+// what follows is written in another.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	err := ctrl.NewControllerManagedBy(mgr).
+		Named("discovery-hears").
+		WithOptions(controller.Options{
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, slowest),
+		}).
+		For(&mcs.ServiceExport{}).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.ofService)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(r.ofPods)).
+		WatchesRawSource(source.Func(r.startHearing)).
+		Complete(reconcile.Func(r.Hear))
+	if err != nil {
+		return fmt.Errorf("set up discovery: %w", err)
+	}
+	err = ctrl.NewControllerManagedBy(mgr).
 		Named("discovery").
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: 4,
@@ -40,8 +54,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		}).
 		For(&mcs.ServiceExport{}).
 		Watches(&mcs.ServiceImport{}, &handler.EnqueueRequestForObject{}).
-		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.ofService)).
-		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(r.ofEndpointSlice)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(r.ofImported)).
 		WatchesRawSource(source.Func(r.start)).
 		Complete(r)
 	if err != nil {
@@ -59,22 +72,36 @@ func (r *Reconciler) start(_ context.Context, queue workqueue.TypedRateLimitingI
 	return nil
 }
 
+// startHearing keeps the queue for what the leader learns of this cluster.
+func (r *Reconciler) startHearing(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.urgent = queue
+	return nil
+}
+
 // ofService maps a Service to its export, if there is one: most Services are not exported.
 func (r *Reconciler) ofService(_ context.Context, o client.Object) []reconcile.Request {
 	return r.ofExport(types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()})
 }
 
-// ofEndpointSlice maps an EndpointSlice of Kubernetes to the export of its Service and one of ours to its import.
-func (r *Reconciler) ofEndpointSlice(_ context.Context, o client.Object) []reconcile.Request {
+// ofPods maps an EndpointSlice of Kubernetes to the export of its Service.
+func (r *Reconciler) ofPods(_ context.Context, o client.Object) []reconcile.Request {
 	labels := o.GetLabels()
 	if labels[discoveryv1.LabelManagedBy] == ManagedBy {
-		key := types.NamespacedName{Namespace: o.GetNamespace(), Name: labels[mcs.LabelServiceName]}
-		if key.Name == "" {
-			return nil
-		}
-		return []reconcile.Request{{NamespacedName: key}}
+		return nil
 	}
 	return r.ofExport(types.NamespacedName{Namespace: o.GetNamespace(), Name: labels[discoveryv1.LabelServiceName]})
+}
+
+// ofImported maps an EndpointSlice of ours to its import.
+func (r *Reconciler) ofImported(_ context.Context, o client.Object) []reconcile.Request {
+	labels := o.GetLabels()
+	key := types.NamespacedName{Namespace: o.GetNamespace(), Name: labels[mcs.LabelServiceName]}
+	if labels[discoveryv1.LabelManagedBy] != ManagedBy || key.Name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: key}}
 }
 
 func (r *Reconciler) ofExport(key types.NamespacedName) []reconcile.Request {
