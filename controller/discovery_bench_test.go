@@ -171,7 +171,7 @@ type benchFleet struct {
 	sender    *exec.Cmd // c1's controller
 	kernel    *watchedKernel
 	letters   chan time.Time // when c1's carrier got something newer of c1
-	office    *post.Office // of c3, which carries the generated clusters' news
+	office    *post.Office   // of c3, which carries the generated clusters' news
 	keys      map[string]ed25519.PrivateKey
 	said      map[string]*fleet.Bulletin
 	store     *bulletin.Store
