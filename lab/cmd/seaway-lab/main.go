@@ -80,6 +80,7 @@ the same pod and Service networks on purpose, and are joined by an emulated WAN.
 	c.PersistentFlags().StringVar(&o.state, "state", def, "directory of the lab's state (env SEAWAY_LAB_STATE)")
 	c.AddCommand(upCommand(&o), downCommand(&o), setupCommand(&o), kubectlCommand(&o), kubeconfigCommand(&o), execCommand(&o),
 		machineCommand(&o), imageCommand(&o), wanCommand(&o), statusCommand(&o), collectCommand(&o), configCommand(), initCommand(), emulatorCommand(&o))
+	o.completeNames(c)
 	return c
 }
 

@@ -3,10 +3,15 @@ package main
 import (
 	"bytes"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"seaway.dev/seaway/lab/config"
+	"seaway.dev/seaway/lab/layout"
+	"seaway.dev/seaway/lab/state"
 )
 
 // run executes the command line against an empty state directory.
@@ -56,6 +61,47 @@ func TestWrongUse(t *testing.T) {
 	} {
 		if _, err := run(t, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v does not say %q", c.args, err, c.want)
+		}
+	}
+}
+
+// TestNamesAreCompleted: the shell offers the names of the lab that is up, each where it can stand.
+func TestNamesAreCompleted(t *testing.T) {
+	conf := config.Default(3, 2)
+	if err := conf.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := layout.New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := state.Dir(t.TempDir())
+	if err := dir.Save(state.Lab{Phase: state.Up, Layout: plan}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, offers, hides string }{
+		{"kubectl", "hub c1 c2 c3", "c1n1"}, {"kubectl c1", "", "hub"}, {"exec", "c1cp c3n2", "all"},
+		{"machine kill", "hubcp c1n1 c3n2", "c1 all"}, {"machine reboot c1n1", "c1n2", "c1n1"},
+		{"wan set", "c1 c2n1", "all"}, {"wan cut c1", "c2 c1n1 all", "c1"}, {"wan heal c1 c2", "", "c3"},
+	} {
+		var b bytes.Buffer
+		r := root()
+		r.SetOut(&b)
+		r.SetErr(&bytes.Buffer{})
+		r.SetArgs(append(append([]string{"__complete", "--state", string(dir)}, strings.Fields(c.args)...), ""))
+		if err := r.ExecuteContext(t.Context()); err != nil {
+			t.Errorf("%s: %v", c.args, err)
+		}
+		got := strings.Fields(b.String())
+		for _, want := range strings.Fields(c.offers) {
+			if !slices.Contains(got, want) {
+				t.Errorf("%s: %s is not offered: %q", c.args, want, got)
+			}
+		}
+		for _, no := range strings.Fields(c.hides) {
+			if slices.Contains(got, no) {
+				t.Errorf("%s: %s is offered: %q", c.args, no, got)
+			}
 		}
 	}
 }
