@@ -148,6 +148,16 @@ func (m *Model) At(at time.Time) Point {
 	return p
 }
 
+// Soon is the rate that the load hardly exceeds in the next s seconds: its level, with what the surge of the last half
+// minute adds until then, and half its restlessness. Unlike the fan it knows no past surges: those that are worth waiting
+// for come too seldom to have a distribution.
+func (m *Model) Soon(s float64) float64 {
+	const fade = 240.
+	v := m.Surge[0] + math.Max(0, m.Surge[1])*fade*(1-math.Exp(-s/fade))
+	z := math.Sqrt(math.Max(0, math.Max(v, m.Surge[0]))) + 0.5*m.Rest
+	return z * z
+}
+
 // Says are the experts' shares in the forecast for a horizon, by name; those below a hundredth are left out.
 func (m *Model) Says(d time.Duration) map[string]float64 {
 	h, f := place(d.Seconds())

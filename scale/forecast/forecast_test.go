@@ -106,3 +106,17 @@ func TestClockGoesBack(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSoon: what the load hardly exceeds is near it in calm, and ahead of it on a ramp.
+func TestSoon(t *testing.T) {
+	m := New(Options{})
+	r := rand.New(rand.NewPCG(4, 1))
+	feed(m, r, 0, 7200, func(int) float64 { return 400 })
+	if v := m.Soon(60); v < 395 || v > 440 {
+		t.Errorf("calm: %.0f, of 400", v)
+	}
+	feed(m, r, 7200, 7500, func(s int) float64 { return 400 + float64(s-7200) })
+	if v := m.Soon(60); v < 715 || v > 900 {
+		t.Errorf("a ramp: %.0f in a minute, it will be 760", v)
+	}
+}

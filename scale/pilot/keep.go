@@ -12,7 +12,7 @@ import (
 
 // version of what Save writes. A pilot that reads another version begins anew: HPA's shadow carries it through the
 // first minutes.
-const version = 1
+const version = 2
 
 // largest is more than any state unpacks to; a longer one is not ours.
 const largest = 1 << 20

@@ -1,11 +1,12 @@
 // Package pilot is the autoscaler's policy, assembled of its parts:
 //
 //	samples ─▶ capacity (what a pod carries)   ─┐
-//	        ─▶ forecast (what load comes)       ├─▶ decide ─▶ guard ─▶ replicas
+//	        ─▶ forecast (what load comes)       ├─▶ order ─▶ guard ─▶ replicas
 //	starts  ─▶ delay    (how soon pods come)   ─┘               ▲
 //	samples ─▶ hpa.Shadow (what HPA would do) ──────────────────┘
 //
-// With Options.Learner, learn takes the place of decide.
+// Order is for the load when a pod ordered now, and when a node ordered now, can serve. With Options.Learner, learn takes
+// its place.
 //
 // It is pure: no clock, no I/O, and given the same inputs it decides the same. All that it knows can be kept (Save)
 // and read back (Restore).
@@ -39,7 +40,7 @@ type Options struct {
 	NoDelays   bool // start delays stay what is believed of an unknown provider
 	NoGuard    bool // bounds only
 	// Learner puts the rule of scaling in charge whose outcomes in its twin were best (package learn), instead of one
-	// open-loop plan for all. Not the default: decision 0019 says what it earns and what it lacks.
+	// for all. Not the default: decision 0019 says what it earns and what it lacks.
 	Learner bool
 	// Delays, when not nil, is believed instead of what is seen (another provider's, to see what learning earns).
 	Delays *delay.Model
@@ -52,24 +53,21 @@ type Options struct {
 
 // Knobs are constants to experiment with.
 type Knobs struct {
-	Aim  float64 // share of the error budget to use; 0: 0.2, or 1 with the learner, whose limit it is
+	Aim  float64 // share of the error budget that the load expected may use; 0: 1
 	Lead float64 // on the learned start delays; 0: 1
-	Hold float64 // on the time for which capacity is kept before it is given back; 0: 6
+	Hold float64 // on the time for which capacity is kept before it is given back; 0: 1
 	Room float64 // on the load; 0: 1
 }
 
-func (k Knobs) defaults(learner bool) Knobs {
+func (k Knobs) defaults() Knobs {
 	def := func(x *float64, v float64) {
 		if *x == 0 {
 			*x = v
 		}
 	}
-	if learner {
-		def(&k.Aim, 1)
-	}
-	def(&k.Aim, 0.2)
+	def(&k.Aim, 1)
 	def(&k.Lead, 1)
-	def(&k.Hold, 6)
+	def(&k.Hold, 1)
 	def(&k.Room, 1)
 	return k
 }
@@ -81,8 +79,6 @@ type Pilot struct {
 	state  State
 	shadow *hpa.Shadow
 	record record.Record
-	row    []capacity.Row
-	stage  [][]float64
 }
 
 // State is all that a pilot knows.
@@ -100,9 +96,6 @@ type State struct {
 	Want     int
 	Why      string
 	HPA      int
-	HPABad   float64 // share of requests that would go bad with HPA, by the model, of late
-	OurBad   float64 // the same with the pods that are ready
-	Tilt     float64 // on the logarithm of what a bad request is worth: below 0 while too much is paid
 }
 
 // New makes a pilot that knows nothing yet.
@@ -116,7 +109,7 @@ func New(t scale.Terms, o Options) *Pilot {
 	if o.Mode == "" {
 		o.Mode = guard.Full
 	}
-	o.Knobs = o.Knobs.defaults(o.Learner)
+	o.Knobs = o.Knobs.defaults()
 	t.Min = max(t.Min, 1)
 	if t.PodHour <= 0 && t.NodeHour <= 0 {
 		t.PodHour = 1
@@ -129,9 +122,6 @@ func New(t scale.Terms, o Options) *Pilot {
 		Forecast: forecast.New(forecast.Options{NoSeasons: o.NoSeasons || o.NoForecast, NoTrend: o.NoForecast}),
 	}}
 	p.state.Guard.Mode = o.Mode
-	if !o.NoGuard {
-		p.state.Tilt = -1 // what is not known yet is not paid for
-	}
 	if o.Delays != nil {
 		p.state.Delays = o.Delays
 	}
@@ -168,12 +158,12 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 	} else {
 		rules := p.opts.Rules
 		if rules.Cost == 0 {
-			rules.Cost = 1.2 // the learner has a ceiling of its own, below
-			if !p.opts.Learner {
-				rules.Cost = p.ceiling() + 0.15
-			}
+			rules.Cost = 1.2
 		}
 		v = s.Guard.Judge(w, p.terms, rules)
+		if rules.Pin == 0 && s.Guard.Samples >= 80 && !p.opts.Learner {
+			v.Pods = p.whole(v.Pods)
+		}
 	}
 	if p.opts.Learner {
 		if held := min(s.Keep.Hold(in.Now.Unix(), v.Pods, 300), in.Replicas); held > v.Pods && v.Rail != "" && p.opts.Rules.Pin == 0 {
@@ -190,9 +180,6 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 	s.Want, s.Decided, s.Why = v.Pods, in.Now, pl.why
 	if v.Rail != "" {
 		s.Why = v.Rail
-	}
-	if !p.opts.Learner {
-		p.tilt(in, pl)
 	}
 	p.evidence(in, pl, v.Pods)
 	p.explain(in, pl, v)
@@ -259,34 +246,6 @@ func (p *Pilot) price(pods int) float64 {
 	c := float64(pods) * p.terms.PodHour
 	if p.terms.PodsPerNode > 0 {
 		c += float64((pods+p.terms.PodsPerNode-1)/p.terms.PodsPerNode) * p.terms.NodeHour
-	}
-	return c
-}
-
-// tilt lowers what a bad request is worth, slowly, while more is paid than the ceiling: where the SLO cannot be kept for
-// any sensible money, the policy is to be better than HPA for about the same money.
-func (p *Pilot) tilt(in scale.Input, pl plan) {
-	s := &p.state
-	dt := math.Min(in.Now.Sub(s.Noted).Hours(), 0.1)
-	if s.Guard.HPA <= 0 || dt <= 0 || p.opts.NoGuard {
-		return
-	}
-	if pl.load > 0 {
-		f := 1 - math.Exp2(-dt/6)
-		t := s.Capacity.Table()
-		s.HPABad += f * (t.Row(max(s.HPA, 1)).Bad(pl.load) - s.HPABad)
-		s.OurBad += f * (t.Row(max(in.Ready, 1)).Bad(pl.load) - s.OurBad)
-	}
-	over := s.Guard.Ours/s.Guard.HPA - p.ceiling()
-	s.Tilt = math.Max(-4, math.Min(0, s.Tilt-dt*math.Max(-0.5, math.Min(2, 20*over))))
-}
-
-// ceiling is what may be paid, compared with HPA: less than it while HPA keeps the SLO, a little more when it does not.
-func (p *Pilot) ceiling() float64 {
-	burn := p.state.HPABad / (1 - p.terms.Good)
-	c := 0.97 + 0.13*math.Max(0, math.Min(1, (burn-0.5)/1.5))
-	if p.state.OurBad > math.Max(p.state.HPABad, p.aim()) {
-		c = math.Max(c, 1.02) // nothing is saved at the users' cost
 	}
 	return c
 }

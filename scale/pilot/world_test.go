@@ -179,3 +179,13 @@ func BenchmarkDecide(b *testing.B) {
 		n += 86400 / 15
 	}
 }
+
+// TestNodesAreFilled: a node is paid as a whole, so its room is used, but for the bounds.
+func TestNodesAreFilled(t *testing.T) {
+	p := New(scale.Terms{Min: 2, Max: 10, PodsPerNode: 4, PodCores: 1}, Options{})
+	for n, want := range map[int]int{0: 2, 1: 4, 4: 4, 5: 8, 9: 10} {
+		if got := p.whole(n); got != want {
+			t.Errorf("%d pods become %d, not %d", n, got, want)
+		}
+	}
+}
