@@ -25,12 +25,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Lives of the certificates by which agents know the controller. Both are renewed when a third is left; while the
-// authority changes, agents trust the old and the new.
+// Lives of the certificates by which agents know the controller. Both are renewed when a third is left. Agents hear of a
+// new authority minutes after it is published, so servers' certificates stay from the old one until they are renewed
+// themselves; both are trusted meanwhile.
 const (
 	authorityLife = 10 * 365 * 24 * time.Hour
 	serverLife    = 90 * 24 * time.Hour
-	renewEvery    = time.Hour // how often to look
+	renewEvery    = time.Hour        // how often to look
+	renewAgain    = 10 * time.Minute // how soon after it failed
 )
 
 // authority is the controller's own certificate authority and the server's certificate from it. They lie in a Secret;
@@ -131,14 +133,17 @@ func (a *authority) publish(ctx context.Context, bundle []byte) error {
 
 // run renews the certificates in time until ctx ends.
 func (a *authority) run(ctx context.Context) error {
+	pause := renewEvery
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(renewEvery):
+		case <-time.After(pause):
 		}
+		pause = renewEvery
 		if _, err := a.open(ctx); err != nil && ctx.Err() == nil {
 			a.log.Error("certificate not renewed; trying again", "err", err)
+			pause = renewAgain
 		}
 	}
 }
@@ -155,8 +160,10 @@ func (a *authority) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 func refresh(have map[string][]byte, namespace string, at []net.IP, now time.Time) (map[string][]byte, bool, error) {
 	out := map[string][]byte{caCert: have[caCert], caKey: have[caKey], serverCert: have[serverCert], serverKey: have[serverKey]}
 	ca, err := tls.X509KeyPair(out[caCert], out[caKey])
+	signer := ca
 	newCA := err != nil || spent(ca.Leaf, now)
 	if newCA {
+		old := ca
 		cert, key, err := issue(now, authorityLife, namespace, nil, nil)
 		if err != nil {
 			return nil, false, err
@@ -166,13 +173,24 @@ func refresh(have map[string][]byte, namespace string, at []net.IP, now time.Tim
 		if ca, err = tls.X509KeyPair(out[caCert], out[caKey]); err != nil {
 			return nil, false, fmt.Errorf("new authority: %w", err)
 		}
+		if signer = old; old.Leaf == nil || now.After(old.Leaf.NotAfter) || now.Before(old.Leaf.NotBefore) {
+			signer = ca // nobody can trust an old one
+		}
 	}
 	leaf, err := tls.X509KeyPair(out[serverCert], out[serverKey])
-	if !newCA && err == nil && !spent(leaf.Leaf, now) && leaf.Leaf.CheckSignatureFrom(ca.Leaf) == nil && names(leaf.Leaf, at) {
-		return out, false, nil
+	if err == nil && !spent(leaf.Leaf, now) && vouched(leaf.Leaf, out[caCert], now) && names(leaf.Leaf, at) {
+		return out, newCA, nil
 	}
-	out[serverCert], out[serverKey], err = issue(now, serverLife, namespace, at, &ca)
+	out[serverCert], out[serverKey], err = issue(now, serverLife, namespace, at, &signer)
 	return out, true, err
+}
+
+// vouched tells whether a server's certificate is from an authority of a bundle.
+func vouched(c *x509.Certificate, bundle []byte, now time.Time) bool {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	_, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now})
+	return err == nil
 }
 
 // names tells whether a certificate is for all of these addresses.

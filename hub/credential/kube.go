@@ -91,6 +91,22 @@ func MintAt(ctx context.Context, c Credential, renewal bool) (Token, error) {
 	return Issue(ctx, hub, c.Cluster, renewal)
 }
 
+// AuthorityAt asks the hub itself: Kubernetes publishes its authorities in each namespace, so in the member's mailbox.
+func AuthorityAt(ctx context.Context, c Credential) ([]byte, error) {
+	hub, err := kubernetes.NewForConfig(&rest.Config{
+		Host: c.Server, TLSClientConfig: rest.TLSClientConfig{CAData: c.CA}, BearerToken: string(c.Access.Text),
+		UserAgent: "seaway/" + c.Cluster, Timeout: 20 * time.Second,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hub %s: %w", c.Server, err)
+	}
+	cm, err := hub.CoreV1().ConfigMaps(place.Mailbox(c.Cluster)).Get(ctx, place.Authorities, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return []byte(cm.Data["ca.crt"]), nil
+}
+
 // Issue requests a token of one of a member's two accounts, with the rights of the given client.
 func Issue(ctx context.Context, hub kubernetes.Interface, cluster string, renewal bool) (Token, error) {
 	ns, life := place.Members, AccessLife

@@ -1,12 +1,16 @@
 package credential
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,11 +30,16 @@ type Store interface {
 // presents c's renewal token.
 type Mint func(ctx context.Context, c Credential, renewal bool) (Token, error)
 
+// Authority asks the hub which authorities its API server's certificate may be from, as PEM.
+type Authority func(ctx context.Context, c Credential) ([]byte, error)
+
 // Config is what a Source needs.
 type Config struct {
 	Store Store
 	Mint  Mint // nil: [MintAt] the hub
-	Log   *slog.Logger
+	// Authority is asked with each new access token; nil: [AuthorityAt] the hub if Mint is nil, else nobody.
+	Authority Authority
+	Log       *slog.Logger
 }
 
 // Source holds a credential and keeps it fresh while [Source.Run] runs.
@@ -52,6 +61,9 @@ const (
 func Open(ctx context.Context, conf Config) (*Source, error) {
 	if conf.Mint == nil {
 		conf.Mint = MintAt
+		if conf.Authority == nil {
+			conf.Authority = AuthorityAt
+		}
 	}
 	if conf.Log == nil {
 		conf.Log = slog.New(slog.DiscardHandler)
@@ -136,6 +148,7 @@ func (s *Source) renew(ctx context.Context) error {
 		c.Renewal = t
 	} else {
 		c.Access = t
+		s.trust(ctx, &c)
 	}
 	s.set(c)
 	if err := s.conf.Store.Save(ctx, c); err != nil {
@@ -143,6 +156,47 @@ func (s *Source) renew(ctx context.Context) error {
 	}
 	s.conf.Log.Debug("hub credential renewed", "renewal", renewal, "expires", t.Expires())
 	return nil
+}
+
+// trust takes over the authorities that the hub names now, if they are of the line that the member was given when it
+// joined: while a Kubernetes cluster's authority is changed it names the old and the new one, and this is done long
+// before the API server shows a certificate from the new one. A hub behind a server with a certificate of its own names
+// others; that is no reason to trust them.
+func (s *Source) trust(ctx context.Context, c *Credential) {
+	if s.conf.Authority == nil || len(c.CA) == 0 {
+		return
+	}
+	bundle, err := s.conf.Authority(ctx, *c)
+	if err != nil {
+		s.conf.Log.Debug("the hub does not say who its authorities are", "err", err)
+		return
+	}
+	if !bytes.Equal(bundle, c.CA) && related(c.CA, bundle) {
+		s.conf.Log.Info("the hub has other authorities")
+		c.CA = bundle
+	}
+}
+
+// related tells whether two bundles have a certificate in common.
+func related(a, b []byte) bool {
+	known := map[string]bool{}
+	for _, c := range certificates(a) {
+		known[string(c)] = true
+	}
+	return slices.ContainsFunc(certificates(b), func(c []byte) bool { return known[string(c)] })
+}
+
+// certificates lists those of a bundle, as DER.
+func certificates(bundle []byte) (out [][]byte) {
+	for {
+		var block *pem.Block
+		if block, bundle = pem.Decode(bundle); block == nil {
+			return out
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err == nil {
+			out = append(out, block.Bytes)
+		}
+	}
 }
 
 // newer tells whether a stored credential is to replace the one in hand. A join with a new token counts as newer, too.

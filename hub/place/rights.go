@@ -8,6 +8,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
+// Authorities is the ConfigMap in which Kubernetes publishes, in each namespace, from which authorities its API server's
+// certificate may be (kube-controller-manager's root-ca-certificate-publisher).
+const Authorities = "kube-root-ca.crt"
+
 // ClusterRoles on the hub that `seaway install hub` makes.
 const (
 	RoleHub    = "seaway-hub"           // the hub itself
@@ -33,6 +37,7 @@ func OwnerRules() []rbacv1.PolicyRule {
 	write := []string{"update", "patch"}
 	return []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{Bulletin}, Verbs: write},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{Authorities}, Verbs: []string{"get"}},
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{Alive}, Verbs: write},
 	}
 }
