@@ -23,6 +23,7 @@ func memberFacts(clusters []v1alpha1.Cluster) []roster.Member {
 		out = append(out, roster.Member{
 			Name: c.Name, Private: c.Spec.Private, Region: c.Spec.Region, Provider: c.Spec.Provider, Signer: signer,
 			GatewayCount: int(c.Spec.Gateways.Count), GatewayLabels: c.Spec.Gateways.Selector,
+			Revoked: slices.Sorted(slices.Values(c.Spec.RevokedNodes)),
 		})
 	}
 	slices.SortFunc(out, func(a, b roster.Member) int { return strings.Compare(a.Name, b.Name) })

@@ -91,7 +91,7 @@ replacing the CNI.`,
 	f := root.PersistentFlags()
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `FILE` of the cluster to speak with (default: what kubectl uses)")
 	f.StringVar(&c.context, "context", "", "`NAME` of the context in it (default: the current one)")
-	root.AddCommand(c.installCmd(), c.uninstallCmd(), c.tokenCmd(), c.joinCmd(), c.leaveCmd(), c.clusterCmd(),
+	root.AddCommand(c.installCmd(), c.uninstallCmd(), c.tokenCmd(), c.joinCmd(), c.leaveCmd(), c.clusterCmd(), c.nodeCmd(),
 		c.sliceCmd(), c.exportCmd(), c.unexportCmd(), c.dnsCmd(), c.statusCmd(), c.drillCmd(), c.explainCmd(), c.simCmd(), c.versionCmd())
 	for _, r := range c.Roles {
 		r.Hidden = true

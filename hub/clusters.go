@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -30,6 +31,7 @@ type clusters struct {
 	direct client.Reader // past the cache, for what is read once in a cluster's life
 	heard  *hearing
 	log    *slog.Logger
+	events record.EventRecorder // may be nil
 }
 
 func (c *clusters) add(mgr ctrl.Manager) error {
@@ -73,6 +75,7 @@ func (c *clusters) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 		if err := c.client.Status().Patch(ctx, &cl, client.MergeFrom(before)); err != nil {
 			return ctrl.Result{}, fmt.Errorf("status of cluster %s: %w", cl.Name, err)
 		}
+		c.audit(before, &cl)
 	}
 	if m.renewed.IsZero() {
 		return ctrl.Result{}, nil
@@ -152,11 +155,12 @@ func (m member) alive(now time.Time) bool { return !m.renewed.IsZero() && now.Su
 func (m member) status(now time.Time) v1alpha1.ClusterStatus {
 	s := *m.cluster.Status.DeepCopy()
 	joined, ready := m.conditions(now)
-	for _, c := range []metav1.Condition{joined, ready} {
-		c.ObservedGeneration = m.cluster.Generation
-		c.LastTransitionTime = metav1.NewTime(now)
-		kube.Set(&s.Conditions, c)
+	conditions := append([]metav1.Condition{joined, ready}, m.revoked()...)
+	for i := range conditions {
+		conditions[i].ObservedGeneration = m.cluster.Generation
+		conditions[i].LastTransitionTime = metav1.NewTime(now)
 	}
+	kube.Want(&s.Conditions, []string{v1alpha1.ClusterJoined, v1alpha1.ClusterReady, v1alpha1.ClusterNodesRevoked}, conditions...)
 	s.Nodes, s.Gateways = 0, 0
 	if b := m.bulletin; b != nil {
 		s.Nodes, s.Version = int32(len(b.Nodes)), b.Software

@@ -73,7 +73,8 @@ func Run(ctx context.Context, conf Config) error {
 	heard := newHearing(time.Now)
 	for _, add := range []func(ctrl.Manager) error{
 		(&joins{client: mgr.GetClient(), tokens: clients, log: conf.Log.With("loop", "joins")}).add,
-		(&clusters{client: mgr.GetClient(), heard: heard, log: conf.Log.With("loop", "clusters")}).add,
+		(&clusters{client: mgr.GetClient(), heard: heard, log: conf.Log.With("loop", "clusters"),
+			events: mgr.GetEventRecorderFor("seaway-hub")}).add,
 		(&sliceLoop{client: mgr.GetClient(), heard: heard, log: conf.Log.With("loop", "slices")}).add,
 	} {
 		if err := add(mgr); err != nil {

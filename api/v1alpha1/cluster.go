@@ -6,6 +6,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 const (
 	ClusterJoined = "Joined" // it claimed its token and has a credential
 	ClusterReady  = "Ready"  // it is heard from
+	// ClusterNodesRevoked says that nodes of it are refused by all others.
+	ClusterNodesRevoked = "NodesRevoked"
 )
 
 // Cluster is a member of the fleet. The hub makes it when the cluster joins; deleting it takes the cluster out of the
@@ -60,6 +62,14 @@ type ClusterSpec struct {
 	// Gateways says which nodes relay for the others.
 	// +optional
 	Gateways Gateways `json:"gateways,omitempty,omitzero"`
+	// RevokedNodes are nodes of the cluster that no other node speaks with any more, whatever keys they have or make: no
+	// slice, no relaying, not the management slice. Their pods are off their slices. Written by seaway node revoke and
+	// taken away by seaway node readmit, and by nobody else: it stays when a node is deleted and comes back by its name.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=253
+	RevokedNodes []string `json:"revokedNodes,omitempty"`
 }
 
 // Gateways says how many nodes of a cluster relay for it, and which may.

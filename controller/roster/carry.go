@@ -22,7 +22,7 @@ func (r *Roster) chooseCarriers() map[string]bool {
 	for _, wantReady := range []bool{true, false} {
 		for _, name := range sortedNodes(r.f) {
 			rep := r.f.Reports[name]
-			if len(chosen) < privateCarriers && rep != nil && rep.Port != 0 && (r.f.Nodes[name].Ready || !wantReady) {
+			if len(chosen) < privateCarriers && rep != nil && rep.Port != 0 && !r.self.revoked(name) && (r.f.Nodes[name].Ready || !wantReady) {
 				chosen[name] = true
 			}
 		}

@@ -74,7 +74,8 @@ type Member struct {
 	Provider      string            `json:"provider,omitempty"`
 	GatewayCount  int               `json:"gatewayCount,omitempty"` // 0 means DefaultGateways
 	GatewayLabels map[string]string `json:"gatewayLabels,omitempty"`
-	Signer        fleet.Key         `json:"signer,omitzero"` // with which it signs what it says; zero while not known
+	Signer        fleet.Key         `json:"signer,omitzero"`   // with which it signs what it says; zero while not known
+	Revoked       []string          `json:"revoked,omitempty"` // nodes of it that nobody is to speak with
 }
 
 // Wish is a slice as people want it. Its Clusters are resolved: none is left out because "all" was meant.

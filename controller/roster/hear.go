@@ -83,12 +83,14 @@ func examine(raw *fleet.Bulletin, m Member, all []fleet.Slice, before *testimony
 	if t.err != nil {
 		return t
 	}
+	withoutRevoked(t.b, m)
 	if before != nil && t.err == nil && len(raw.Nodes) > 0 && fleet.SameList(raw.Nodes, before.raw.Nodes) && before.err == nil {
 		t.b.Private, t.b.Region, t.b.Provider = m.Private, m.Region, m.Provider
 		t.b.Nodes = before.b.Nodes // the slices and the member are the same, too
 		return t
 	}
 	t.b.Private, t.b.Region, t.b.Provider = m.Private, m.Region, m.Provider
+	t.b.Nodes = slices.DeleteFunc(t.b.Nodes, func(n fleet.Node) bool { return m.revoked(n.Name) })
 	for i := range t.b.Nodes { // Check made the list anew
 		n := &t.b.Nodes[i]
 		n.Gateway = n.Gateway && !m.Private

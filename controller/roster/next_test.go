@@ -43,6 +43,7 @@ func (h *hearing) step() {
 		f.Here++
 		f.Members = slices.Clone(f.Members)
 		f.Members[h.r.IntN(3)].Private = h.r.IntN(2) == 0
+		f.Members[h.r.IntN(3)].Revoked = [][]string{nil, {"n1"}, {"n2", "n3"}}[h.r.IntN(3)]
 		f.Members = f.Members[:2+h.r.IntN(2)]
 		if len(f.Members) == 2 {
 			f.Members = append(f.Members, roster.Member{Name: "c3"})
@@ -95,7 +96,7 @@ func (h *hearing) change(old *fleet.Bulletin) *fleet.Bulletin {
 			}
 			b.Exports = slices.Clone(b.Exports)
 			e := &b.Exports[h.r.IntN(len(b.Exports))]
-			e.Endpoints = []fleet.Endpoint{{Cluster: []string{b.Cluster, b.Cluster, "c1"}[h.r.IntN(3)], Pod: "p", Ready: h.r.IntN(2) == 0,
+			e.Endpoints = []fleet.Endpoint{{Cluster: []string{b.Cluster, b.Cluster, "c1"}[h.r.IntN(3)], Node: []string{"", "n1"}[h.r.IntN(2)], Pod: "p", Ready: h.r.IntN(2) == 0,
 				Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 77, block, 9})}}}
 		}
 	}

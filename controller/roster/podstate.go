@@ -23,6 +23,7 @@ const (
 	ReasonAddressPending     = "AddressPending"
 	ReasonAddressesExhausted = "AddressesExhausted"
 	ReasonNodeSilent         = "NodeSilent"
+	ReasonNodeRevoked        = "NodeRevoked"
 	ReasonAttaching          = "Attaching"
 )
 
@@ -70,6 +71,9 @@ func (r *Roster) condition(p *Pod, key, slice string, exhausted map[string]bool)
 	case ReasonHostNetwork:
 		return no(ReasonHostNetwork, "a pod with hostNetwork: true has no network of its own to attach; take that out of its spec, or label it "+
 			ExcludeLabel+"=true to say that it needs no slice"), false
+	case ReasonNodeRevoked:
+		return no(ReasonNodeRevoked, fmt.Sprintf("node %s is revoked: no other node speaks with it; move the pod, or on the hub: seaway node readmit %s/%s",
+			p.Node, r.f.Cluster, p.Node)), false
 	case ReasonAddressPending:
 		if exhausted[slice] {
 			return no(ReasonAddressesExhausted, fmt.Sprintf("slice %s has no free address in this cluster; "+

@@ -111,6 +111,7 @@ func (r *Roster) settle() {
 	r.gateways = r.chooseGateways()
 	r.carriers = r.chooseCarriers()
 	r.muster()
+	r.expel()
 	r.atHome = slices.Clone(r.problems)
 }
 
@@ -182,6 +183,10 @@ func (r *Roster) enlist() {
 			continue
 		}
 		r.keys[slice][p.Key()] = true
+		if r.self.revoked(p.Node) {
+			r.refused[key] = ReasonNodeRevoked // it keeps its address
+			continue
+		}
 		addrs := r.f.Leases[slice][p.Key()]
 		if len(addrs) == 0 {
 			r.refused[key] = ReasonAddressPending
@@ -208,7 +213,7 @@ func (r *Roster) chooseGateways() map[string]bool {
 	var named, able []string
 	for _, name := range slices.Sorted(maps.Keys(r.f.Nodes)) {
 		n := r.f.Nodes[name]
-		if rep := r.f.Reports[name]; rep == nil || rep.Port == 0 || len(rep.Addrs) == 0 {
+		if rep := r.f.Reports[name]; rep == nil || rep.Port == 0 || len(rep.Addrs) == 0 || r.self.revoked(name) {
 			continue
 		}
 		if n.Labels[GatewayLabel] == "true" {
@@ -242,7 +247,7 @@ func (r *Roster) muster() {
 	r.own = fleet.Cluster{Name: r.f.Cluster, Private: r.self.Private, Region: r.self.Region, Provider: r.self.Provider}
 	for _, name := range slices.Sorted(maps.Keys(r.f.Nodes)) {
 		rep := r.f.Reports[name]
-		if rep == nil || rep.Port == 0 {
+		if rep == nil || rep.Port == 0 || r.self.revoked(name) {
 			continue
 		}
 		r.own.Nodes = append(r.own.Nodes, fleet.Node{

@@ -18,7 +18,7 @@ func (r *Roster) gather() {
 	}
 	said := map[string][]fleet.Sight{}
 	for name, rep := range r.f.Reports {
-		if r.f.Heard[name] && len(rep.Sights) > 0 {
+		if r.f.Heard[name] && len(rep.Sights) > 0 && !r.self.revoked(name) {
 			said[r.f.Cluster+"/"+name] = rep.Sights
 		}
 	}

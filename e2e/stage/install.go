@@ -159,9 +159,19 @@ func (s *Stage) Clean(ctx context.Context) error {
 		errs = append(errs, err)
 	} else if strings.TrimSpace(out) != "" {
 		_, err := s.Kubectl(ctx, Hub, "delete", "slices.seaway.dev", "--all", "--timeout=60s")
-		errs = append(errs, err)
+		errs = append(errs, err, s.readmit(ctx))
 	}
 	return errors.Join(errs...)
+}
+
+// readmit admits all nodes again that a story revoked.
+func (s *Stage) readmit(ctx context.Context) error {
+	out, err := s.Kubectl(ctx, Hub, "get", "clusters.seaway.dev", "-o", `jsonpath={.items[?(@.spec.revokedNodes)].metadata.name}`)
+	for _, name := range strings.Fields(out) {
+		_, perr := s.Kubectl(ctx, Hub, "patch", "clusters.seaway.dev", name, "--type=merge", "-p", `{"spec":{"revokedNodes":null}}`)
+		err = errors.Join(err, perr)
+	}
+	return err
 }
 
 // Each does the same for all names at once and joins the errors.
