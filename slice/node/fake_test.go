@@ -315,7 +315,7 @@ func (b *bench) start(t *testing.T) *agent {
 	go func() {
 		done <- a.run(ctx, map[string]func(context.Context) error{
 			"loop": a.loop, "memory": a.keep, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes,
-			"reach": a.hearReach, "horizon": a.watchHorizon,
+			"reach": a.hearReach, "horizon": a.watchHorizon, "telling": a.tellOn,
 		})
 	}()
 	t.Cleanup(func() {

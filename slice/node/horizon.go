@@ -136,6 +136,19 @@ func (a *agent) compile() (*fleet.Intent, plan.Node, []fleet.Problem) {
 	return in, want, problems
 }
 
+// tellOn tells the names of each new intent, of those that come while it is at it the newest. Neither the kernel nor the
+// next intent waits for it: many names cost their time.
+func (a *agent) tellOn(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.renamed:
+			a.tellNames()
+		}
+	}
+}
+
 // tellNames gives the node's DNS the newest intent's services, the nearest endpoints first and without those that
 // cannot be reached. Without a controller who says what is new, names that are not known may exist.
 func (a *agent) tellNames() {

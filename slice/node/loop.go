@@ -47,6 +47,7 @@ func (a *agent) restore() {
 	if in != nil && !in.Purge {
 		a.log.Info("saved intent taken up", "rev", in.Rev)
 		a.set(in)
+		a.tellNames() // before anybody is answered
 	}
 }
 
@@ -137,8 +138,8 @@ func (a *agent) set(in *fleet.Intent) {
 		a.purged = false
 	}
 	a.mu.Unlock()
-	a.tellNames()
 	poke(a.wake)
+	poke(a.renamed)
 }
 
 // watchSandboxes notes that sandboxes come and go.

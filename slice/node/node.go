@@ -162,7 +162,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.restore()
 	return a.run(ctx, map[string]func(context.Context) error{
 		"loop": a.loop, "stream": a.stream, "reporter": a.reporter, "sandboxes": a.watchSandboxes, "devices": a.watchDevices, "debug": a.debug, "scrape": a.scrape,
-		"names": a.names, "bulletins": a.carrier.run, "reach": a.hearReach, "horizon": a.watchHorizon, "memory": a.keep,
+		"names": a.names, "bulletins": a.carrier.run, "reach": a.hearReach, "horizon": a.watchHorizon, "memory": a.keep, "telling": a.tellOn,
 	})
 }
 
@@ -224,6 +224,7 @@ type agent struct {
 	naming   sync.Mutex // taken before mu: names are told one after the other
 	arranger arranger
 
+	renamed chan struct{} // there is an intent whose names are not told yet
 	unsaved chan struct{} // there is an intent that is not saved yet
 	saving  sync.Mutex    // one at a time writes the intent down
 
@@ -254,9 +255,9 @@ func newAgent(cfg Config) *agent {
 	a := &agent{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
 		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), sighted: make(chan struct{}, 1),
-		unsaved: make(chan struct{}, 1),
-		kept:    map[string]int{},
-		keys:    map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
+		renamed: make(chan struct{}, 1), unsaved: make(chan struct{}, 1),
+		kept: map[string]int{},
+		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
 		addrs: cfg.Addrs, mtu: cfg.MTU,
 	}
 	a.carrier = newCarrier(a)
