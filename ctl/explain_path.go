@@ -25,11 +25,13 @@ type PathAccount struct {
 func accountOf(from string, p fleet.PeerState) PathAccount {
 	if p.Why == "" {
 		kind, _, _ := strings.Cut(p.Path, " ")
-		switch kind {
-		case "direct":
+		switch {
+		case kind == "direct":
 			p.Why = "the nodes reach each other"
-		case "relay":
+		case kind == "relay":
 			p.Why = "the nodes do not reach each other, or one of them cannot be dialled: a gateway relays, unread"
+		case p.State == fleet.ReachUp:
+			p.Why = "nothing was sent yet; probes reach the node, and the first packet takes the best way"
 		default:
 			p.Why = "no way is known yet"
 		}

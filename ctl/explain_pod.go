@@ -203,7 +203,7 @@ func (a *PodAccount) Text() string {
 		fmt.Fprintf(w, "\t%s\n", a.Message)
 	}
 	fmt.Fprintf(w, "node\t%s, its agent %s\n", dash(a.Node), dash(a.Agent))
-	if len(a.Policies) == 0 {
+	if len(a.Policies) == 0 && len(a.Addresses) > 0 {
 		fmt.Fprintln(w, "policy\tno NetworkPolicy selects it: every pod of the slice may speak with it")
 	}
 	for _, p := range a.Policies {

@@ -97,6 +97,9 @@ func TestExplainPath(t *testing.T) {
 		}
 		has(t, pathsText(list), c.shows...)
 	}
+	if a := accountOf("a/b", fleet.PeerState{Path: "none", State: fleet.ReachUp}); !strings.Contains(a.Why, "nothing was sent yet") {
+		t.Error(a.Why)
+	}
 	for path, why := range map[string]string{"direct x": "reach each other", "relay c/g x": "relays", "none": "no way"} {
 		if a := accountOf("a/b", fleet.PeerState{Path: path}); !strings.Contains(a.Why, why) {
 			t.Errorf("%s: %s", path, a.Why)

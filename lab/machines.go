@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"seaway.dev/seaway/lab/cluster"
 	"seaway.dev/seaway/lab/layout"
 	"seaway.dev/seaway/lab/machine"
 )
@@ -18,6 +19,5 @@ func (l Lab) AwaitMachine(ctx context.Context, m machine.Machine, since time.Tim
 	if m.Plan().Role == layout.ControlPlane {
 		return c.AwaitAPI(ctx)
 	}
-	// Times in the API are whole seconds.
-	return c.AwaitNodes(ctx, since.Truncate(time.Second), m.Plan().Name)
+	return c.AwaitNodes(ctx, cluster.ReportAfter(since), m.Plan().Name)
 }

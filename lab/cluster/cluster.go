@@ -66,6 +66,10 @@ func (n node) ready(since time.Time) bool {
 	return false
 }
 
+// ReportAfter is the earliest time of a report that was surely made after a moment. Times in the API are whole seconds:
+// one that bears the moment's own second may be from before it. Kubelets report every 4 s.
+func ReportAfter(moment time.Time) time.Time { return moment.Truncate(time.Second).Add(time.Second) }
+
 // Nodes tells for every registered node whether it is Ready.
 func (c Cluster) Nodes(ctx context.Context) (map[string]bool, error) {
 	nodes, err := c.nodes(ctx)

@@ -46,4 +46,8 @@ func TestAnOldReportDoesNotCount(t *testing.T) {
 	if !n.ready(at) || !n.ready(time.Time{}) || n.ready(at.Add(time.Second)) {
 		t.Error("ready is judged wrongly")
 	}
+	// The power was cut half a second after that report, within its second: it is no sign of life.
+	if cut := at.Add(500 * time.Millisecond); n.ready(ReportAfter(cut)) || !n.ready(ReportAfter(cut.Add(-time.Second))) {
+		t.Error("a report of the second in which the power was cut is believed")
+	}
 }
