@@ -296,11 +296,14 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.metrics.attached(a.attachments, res.Attachments)
-	if !reflect.DeepEqual(a.attachments, res.Attachments) || a.applied != in.Rev {
+	if !reflect.DeepEqual(a.attachments, res.Attachments) {
 		poke(a.dirty)
 	}
 	a.attachments = res.Attachments
 	if len(problems) == 0 {
+		if a.applied != in.Rev {
+			poke(a.came)
+		}
 		a.applied = in.Rev
 	}
 	if res.Ops > 0 {

@@ -215,6 +215,7 @@ type agent struct {
 
 	wake  chan struct{} // something may have to be done
 	dirty chan struct{} // something is to be reported
+	came  chan struct{} // an intent is applied, and that is all there is to report
 	// sighted: something new was heard of who can be reached
 	sighted chan struct{}
 
@@ -254,7 +255,7 @@ type agent struct {
 func newAgent(cfg Config) *agent {
 	a := &agent{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
-		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), sighted: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), came: make(chan struct{}, 1), sighted: make(chan struct{}, 1),
 		renamed: make(chan struct{}, 1), unsaved: make(chan struct{}, 1),
 		kept: map[string]int{},
 		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},

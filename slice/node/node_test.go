@@ -408,3 +408,42 @@ func TestNamesFail(t *testing.T) {
 		}
 	})
 }
+
+// TestProgressIsReportedAtAPace: in a fleet where something changes all the time a node says how far it has come now
+// and then, of the newest always; after a quiet time at once.
+func TestProgressIsReportedAtAPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.kernel.running["a"] = true
+		b.start(t)
+		synctest.Wait()
+		b.controller.tell(t, intent(1, "a"))
+		pause(3 * time.Second)
+		b.controller.tell(t, intent(2, "a"))
+		pause(100 * time.Millisecond)
+		if r := b.controller.last(t); r.IntentRev != 2 {
+			t.Errorf("after a quiet time revision %d is reported, want 2", r.IntentRev)
+		}
+		_, before := b.controller.counts()
+		for rev := range uint64(60) {
+			b.controller.tell(t, intent(3+rev, "a"))
+			pause(50 * time.Millisecond)
+		}
+		if _, after := b.controller.counts(); after-before > 13 || after-before < 6 {
+			t.Errorf("%d reports in three seconds of changes, want four a second", after-before)
+		}
+		pause(400 * time.Millisecond)
+		if r := b.controller.last(t); r.IntentRev != 62 {
+			t.Errorf("revision %d is reported, want 62", r.IntentRev)
+		}
+		// What differs is reported at once, whenever the last report was.
+		b.controller.tell(t, intent(63, "a"))
+		pause(200 * time.Millisecond)
+		b.kernel.running["b"] = true
+		b.controller.tell(t, intent(64, "a", "b"))
+		pause(100 * time.Millisecond)
+		if r := b.controller.last(t); len(r.Attachments) != 2 {
+			t.Errorf("%d attachments are reported, want 2", len(r.Attachments))
+		}
+	})
+}

@@ -221,17 +221,35 @@ func (a *agent) request(ctx context.Context, c *http.Client, method, path string
 	return resp, nil
 }
 
+// progressPace is the shortest time between two reports that say nothing but how far the node has come: in a fleet where
+// something changes all the time, each node would else report with each change.
+const progressPace = 250 * time.Millisecond
+
 // reporter sends a report soon after each change and now and then besides.
 func (a *agent) reporter(ctx context.Context) error {
 	regular := time.NewTicker(a.cfg.Timing.Report)
 	defer regular.Stop()
 	client, attempt := (*http.Client)(nil), 0
+	var last time.Time
 	for {
+		changed := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-regular.C:
 		case <-a.dirty:
+			changed = true
+		case <-a.came:
+			progress := time.NewTimer(max(a.cfg.Timing.Debounce, time.Until(last.Add(progressPace))))
+			select {
+			case <-ctx.Done():
+			case <-a.dirty:
+				changed = true
+			case <-progress.C:
+			}
+			progress.Stop()
+		}
+		if changed {
 			// Changes come in flocks: one report for all of them.
 			if !wait(ctx, a.cfg.Timing.Debounce) {
 				return nil
@@ -241,6 +259,11 @@ func (a *agent) reporter(ctx context.Context) error {
 			default:
 			}
 		}
+		select { // it says this as well
+		case <-a.came:
+		default:
+		}
+		last = time.Now()
 		var err error
 		if client == nil {
 			client, err = a.client()
