@@ -34,6 +34,7 @@ func judge(sl *v1alpha1.Slice, all []v1alpha1.Slice, members []member, now time.
 	own, apart := networks(sl, on)
 	problems = append(problems, apart...)
 	status.Clusters, status.Pods = rows(sl.Name, on, blocks, own, now)
+	status.Members = int32(len(status.Clusters))
 	if len(unknown) > 0 {
 		problems = append(problems, fleet.Problem{Reason: v1alpha1.SliceUnknownCluster,
 			Message: "no cluster has joined as " + strings.Join(unknown, ", "),

@@ -21,7 +21,7 @@ const (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Prefixes",type=string,JSONPath=`.spec.prefixes`
-// +kubebuilder:printcolumn:name="Clusters",type=string,JSONPath=`.status.clusters[*].name`
+// +kubebuilder:printcolumn:name="Clusters",type=integer,JSONPath=`.status.members`
 // +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods`
 // +kubebuilder:printcolumn:name="Namespaces",type=string,JSONPath=`.spec.namespaces.names`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -116,6 +116,9 @@ type SliceStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=1024
 	Clusters []SliceCluster `json:"clusters,omitempty"`
+	// Members counts the clusters that are on the slice.
+	// +optional
+	Members int32 `json:"members"`
 	// Pods counts the slice's pods in all clusters.
 	// +optional
 	Pods int32 `json:"pods"`
