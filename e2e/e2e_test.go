@@ -64,6 +64,10 @@ func TestStory(t *testing.T) {
 	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
 	e.Vars["HOLD"] = cmp.Or(os.Getenv("HOLD"), "0s")
 	e.Vars["RESTARTS"] = cmp.Or(os.Getenv("RUNS"), "2")
+	e.Vars["MOVES"], e.Vars["LOSSES"] = "1", "1"
+	if n, err := strconv.Atoi(e.Vars["RUNS"]); err == nil && n >= 10 {
+		e.Vars["MOVES"], e.Vars["LOSSES"] = strconv.Itoa(max(n/5, 1)), strconv.Itoa(n/10)
+	}
 	e.Vars["ETCD_ROUNDS"] = cmp.Or(os.Getenv("RUNS"), "3") // each kind of fault once
 	if n, err := strconv.Atoi(e.Vars["RUNS"]); err != nil || n < 1 {
 		t.Fatalf("RUNS=%s: want how often", e.Vars["RUNS"])

@@ -8,6 +8,7 @@
 //	probe load -log FILE NAME=KIND:ADDR…   ask all the time by stream, dial or udp, and note what came of it (see load.go)
 //	probe fate -file F HOST SERVICE   what becomes of connections to a host that is about to go (see fate.go)
 //	probe dig NAME [A|AAAA|SRV]       what the pod's resolver answers
+//	probe query [-tcp] NAME [TYPE]    the answer of the pod's name server as it came (see query.go)
 //	probe addrs [LINK]                the addresses on a link, slice0 by default
 //	probe shoot FILE                  packets with any source and destination, one a line (see shoot.go)
 //	probe letters FROM TO WHAT        misbehave towards a carrier of bulletins (see letters.go)
@@ -42,15 +43,15 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, letters, seen, pause")
+		return errors.New("want one of serve, get, ask, hold, load, fate, dig, query, names, addrs, shoot, letters, seen, pause")
 	}
 	verbs := map[string]func([]string) error{
-		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "fate": fate, "dig": dig, "names": names,
+		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "fate": fate, "dig": dig, "query": query, "names": names,
 		"addrs": addrs, "shoot": shoot, "letters": letters, "seen": seen, "pause": pause,
 	}
 	verb, ok := verbs[args[0]]
 	if !ok {
-		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, fate, dig, names, addrs, shoot, letters, seen, pause", args[0])
+		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, fate, dig, query, names, addrs, shoot, letters, seen, pause", args[0])
 	}
 	return verb(args[1:])
 }

@@ -2,9 +2,12 @@ package main
 
 import (
 	"bufio"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/miekg/dns"
 )
 
 func TestSCTPPacketsCarryTheirChecksum(t *testing.T) {
@@ -66,5 +69,21 @@ func TestAnErrorThatQuotesAProbeIsNoSighting(t *testing.T) {
 	}
 	if isControl(probe) {
 		t.Error("a probe was taken for an ICMP message")
+	}
+}
+
+func TestAnswersArePrintedAsTheyCame(t *testing.T) {
+	m := new(dns.Msg).SetQuestion("db.shop.svc.clusterset.local.", dns.TypeA)
+	for _, a := range []string{"10.77.0.9", "10.77.0.1"} {
+		m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(a)})
+	}
+	m.Truncated = true
+	if got, want := answered(m), "NOERROR truncated=true edns=0 answers=2\nA 10.77.0.9\nA 10.77.0.1\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	m.SetEdns0(1232, false)
+	m.Rcode = dns.RcodeNameError
+	if got := answered(m); !strings.HasPrefix(got, "NXDOMAIN truncated=true edns=1232 answers=2\n") {
+		t.Error(got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -42,8 +43,20 @@ func answer(proto string, local, remote net.Addr) string {
 	return fmt.Sprintf("proto=%s %s local=%s remote=%s\n", proto, identity(), local, remote)
 }
 
+// serveHTTP answers everything alike, but /ready after somebody asked for /sick: the pod is not ready then, and goes on
+// answering; /well takes that back.
 func serveHTTP() error {
+	var sick atomic.Bool
 	h := func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/sick", "/well":
+			sick.Store(r.URL.Path == "/sick")
+		case "/ready":
+			if sick.Load() {
+				http.Error(w, "sick", http.StatusServiceUnavailable)
+				return
+			}
+		}
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		remote, _ := net.ResolveTCPAddr("tcp", r.RemoteAddr)
 		fmt.Fprint(w, answer("http", local, remote))

@@ -88,7 +88,7 @@ containers:
   env:
   - {name: CLUSTER, value: %s}
   - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-  readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+  readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}
 `, image, a.Cluster)
 	if a.Node != "" {
 		fmt.Fprintf(&b, "nodeSelector: {kubernetes.io/hostname: %s}\n", a.Node)

@@ -435,3 +435,47 @@ func TestTheReadmeHasEveryVerb(t *testing.T) {
 		}
 	}
 }
+
+func TestLinesOfAFile(t *testing.T) {
+	c := &clusters{answers: answers{
+		"lab kubectl c1 get node": says("c1n1"), "lab kubectl c1 get pod": says("it is on c1n1"),
+	}}
+	v := play1(t, c, `
+repeat 3 lines round.txt
+-- round.txt --
+# which node
+let NODE in c1 kubectl get node
+in c1 kubectl cordon $NODE
+in c1 kubectl get pod shows 'is on' ^it.is.on.$NODE$
+`)
+	if v.failed || c.ran("lab kubectl c1 cordon c1n1") != 3 {
+		t.Errorf("failed %v, ran %d times:\n%s", v.failed, c.ran("lab kubectl c1 cordon c1n1"), v.log)
+	}
+	v = play1(t, c, `
+repeat 3 lines round.txt
+-- round.txt --
+in c1 kubectl get pod hides c1n1
+`)
+	if !v.failed {
+		t.Error("a line that failed did not fail the story")
+	}
+	v.mentions(t, "time 1 of 3", "round.txt:1")
+}
+
+func TestSplit(t *testing.T) {
+	vars := func(n string) string { return map[string]string{"A": "x"}[n] }
+	for line, want := range map[string]string{
+		"a  b":            "a|b",
+		"a 'b c' $A ^$A$": "a|b c|x|^x$",
+		"'$A' '' a'b'c":   "$A||abc",
+		"'it''s'":         "it's",
+	} {
+		got, err := split(line, vars)
+		if err != nil || strings.Join(got, "|") != want {
+			t.Errorf("%s: %q %v", line, got, err)
+		}
+	}
+	if _, err := split("a 'b", vars); err == nil {
+		t.Error("an open quote is no error")
+	}
+}

@@ -31,7 +31,7 @@ func verbs() map[string]verb {
 			does: "Run Seaway's command, or kubectl, on each of these clusters."},
 		"on": {usage: "on MACHINE[,MACHINE…] COMMAND…", run: on,
 			does: "Run a command on each of these machines."},
-		"from": {usage: "from CLUSTER/NAMESPACE/POD[,…] get|ask|dig|names|addrs|shoot ARGS…", run: from,
+		"from": {usage: "from CLUSTER/NAMESPACE/POD[,…] get|ask|dig|query|names|addrs|shoot ARGS…", run: from,
 			does: "Let the probe in a pod (or in a pod of an app) do something."},
 		"lab": {usage: "lab ARGS…", run: labctl,
 			does: "Run the lab's command: lab wan cut c1 c2, lab machine reboot c1n1."},
@@ -39,6 +39,8 @@ func verbs() map[string]verb {
 			does: "Play the line until it succeeds, for at most that time."},
 		"repeat": {usage: "repeat N LINE…", wraps: true, run: repeat,
 			does: "Play the line so many times; each must succeed."},
+		"lines": {usage: "lines FILE", run: lines,
+			does: "Play the lines of a file of the story, for repeat."},
 		"never": {usage: "never TIME LINE…", wraps: true, run: never,
 			does: "Play the line again and again for that time; it must fail each time."},
 		"try": {usage: "try LINE… [shows …] [hides …]", wraps: true, run: try,
@@ -297,22 +299,6 @@ func eventually(p *play, ctx context.Context, args []string) (string, error) {
 		}
 		p.pause(ctx)
 	}
-}
-
-func repeat(p *play, ctx context.Context, args []string) (out string, err error) {
-	if len(args) < 2 {
-		return "", misused("want a number and a line")
-	}
-	n, err := strconv.Atoi(args[0])
-	if err != nil || n < 1 {
-		return "", misused("%q: want how many times", args[0])
-	}
-	for i := range n {
-		if out, err = p.do(ctx, args[1:]); err != nil {
-			return out, fmt.Errorf("time %d of %d: %w", i+1, n, err)
-		}
-	}
-	return out, nil
 }
 
 func never(p *play, ctx context.Context, args []string) (string, error) {
