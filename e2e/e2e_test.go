@@ -66,7 +66,7 @@ func TestStory(t *testing.T) {
 	e.Vars["RESTARTS"] = cmp.Or(os.Getenv("RUNS"), "2")
 	e.Vars["MOVES"], e.Vars["LOSSES"] = "1", "1"
 	if n, err := strconv.Atoi(e.Vars["RUNS"]); err == nil && n >= 10 {
-		e.Vars["MOVES"], e.Vars["LOSSES"] = strconv.Itoa(max(n/5, 1)), strconv.Itoa(n/10)
+		e.Vars["MOVES"], e.Vars["LOSSES"] = strconv.Itoa(n/10), strconv.Itoa(max(n/20, 1))
 	}
 	e.Vars["ETCD_ROUNDS"] = cmp.Or(os.Getenv("RUNS"), "3") // each kind of fault once
 	if n, err := strconv.Atoi(e.Vars["RUNS"]); err != nil || n < 1 {
