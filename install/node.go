@@ -23,6 +23,8 @@ func agent(o MemberOptions) client.Object {
 	pod.Containers = []corev1.Container{{
 		Name: "agent", Image: o.Image,
 		Args: []string{"agent", "--node", "$(NODE_NAME)", "--node-ip", "$(NODE_IPS)", "--controller", "https://" + ControllerRole + "." + Namespace + ".svc:8443",
+			// Kubernetes fills this in, because the Service is older than the pod; if it is not, it stays as it is.
+			"--controller-address", "$(SEAWAY_CONTROLLER_SERVICE_HOST)",
 			"--ca", "/etc/seaway/ca/ca.crt", "--token", "/var/run/secrets/seaway/token",
 			"--metrics-port", strconv.Itoa(MetricsPort), "--metrics-token", "/etc/seaway/metrics/token", "--log-level", o.LogLevel},
 		Env:             []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName"), fieldEnv("NODE_IPS", "status.hostIPs")},

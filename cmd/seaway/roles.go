@@ -87,7 +87,7 @@ func controllerCmd() *cobra.Command {
 
 func agentCmd() *cobra.Command {
 	var c node.Config
-	var ips string
+	var ips, address string
 	var metricsPort uint16
 	cmd := role("agent", "Run a node's agent (a role of the image)", func(cmd *cobra.Command, log *slog.Logger) error {
 		finder, err := pod.NewFinder(pod.Config{Log: log})
@@ -98,6 +98,9 @@ func agentCmd() *cobra.Command {
 		var names dns.State
 		c.Log, c.Pods, c.Tunnel, c.OnIntent = log, finder, tunnel.NewClient(tunnel.DefaultSocket), names.OnIntent
 		c.Datapath = datapath.New(datapath.Config{Sandboxes: finder, Log: log})
+		if c.ControllerAddr, err = netip.ParseAddr(address); err != nil {
+			log.Warn("the controller is found by its name only", "controller-address", address)
+		}
 		var listen []netip.AddrPort
 		for _, text := range strings.Split(ips, ",") {
 			a, err := netip.ParseAddr(text)
@@ -120,6 +123,7 @@ func agentCmd() *cobra.Command {
 	f.StringVar(&c.Node, "node", "", "the node's `NAME`")
 	f.StringVar(&ips, "node-ip", "", "the node's `ADDRESSES`, separated by commas")
 	f.StringVar(&c.Controller, "controller", "", "`URL` of the controller")
+	f.StringVar(&address, "controller-address", "", "`ADDRESS` of the controller's Service, for when its name is not answered; what is no address is not used")
 	f.StringVar(&c.CAFile, "ca", "", "`FILE` with the authority that the controller's certificate is checked against")
 	f.StringVar(&c.TokenFile, "token", "", "`FILE` with the token to show it")
 	f.Uint16Var(&metricsPort, "metrics-port", 0, "TCP `PORT` of /metrics on the node's addresses, over TLS; 0: none")

@@ -33,8 +33,12 @@ import (
 type Config struct {
 	Node       string // this node's name in its cluster
 	Controller string // the controller's URL, https://…
-	CAFile     string // certificates that the controller's is checked against
-	TokenFile  string // bearer token, read anew for each connection because the kubelet renews it
+	// ControllerAddr is where the controller is dialled while its name is not answered: at a cold boot the cluster's DNS
+	// comes up after the node. Zero: nowhere.
+	ControllerAddr netip.Addr
+
+	CAFile    string // certificates that the controller's is checked against
+	TokenFile string // bearer token, read anew for each connection because the kubelet renews it
 
 	RunDir   string // default plan.RunDir
 	StateDir string // default plan.StateDir

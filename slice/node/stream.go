@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -174,7 +175,7 @@ func (a *agent) client() (*http.Client, error) {
 		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
 		// The Service may still lead to a controller that is gone: what does not answer soon is asked anew, and the
 		// next connection goes elsewhere.
-		DialContext:           (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+		DialContext:           nameless((&net.Dialer{Timeout: 2 * time.Second}).DialContext, a.cfg.ControllerAddr),
 		TLSHandshakeTimeout:   5 * time.Second,
 		ResponseHeaderTimeout: 20 * time.Second, // an idle stream begins with a heartbeat after 15 s
 		IdleConnTimeout:       90 * time.Second,
@@ -182,6 +183,32 @@ func (a *agent) client() (*http.Client, error) {
 		ReadBufferSize:        4 << 10,
 		WriteBufferSize:       4 << 10,
 	}}, nil
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// nameless dials a name, and while that is not answered the address that it is known to have. Whoever answers there has to
+// show the name's certificate all the same.
+func nameless(dial dialFunc, known netip.Addr) dialFunc {
+	if !known.IsValid() {
+		return dial
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		var lookup *net.DNSError
+		if err == nil || !errors.As(err, &lookup) {
+			return c, err
+		}
+		_, port, bad := net.SplitHostPort(address)
+		if bad != nil {
+			return nil, err
+		}
+		c, second := dial(ctx, network, net.JoinHostPort(known.String(), port))
+		if second != nil {
+			return nil, fmt.Errorf("%w; and at its address: %w", err, second)
+		}
+		return c, nil
+	}
 }
 
 // send makes a request with the agent's token and wants an answer of 2xx.
