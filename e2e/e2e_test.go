@@ -28,6 +28,7 @@ import (
 //	SEAWAY_SLACK         how many times its bar a time may be before a story fails for it (4); 1 judges the bars themselves
 //	OUT                  write the results as JSON to this file
 //	RUNS, FAULTS, HOLD   $RUNS (1), $FAULTS (a few short ones) and $HOLD (each its own time) in stories that play many rounds
+//	MOVES, LOSSES        $MOVES and $LOSSES in story identity; a tenth and a twentieth of RUNS, at least 1
 func TestStory(t *testing.T) {
 	if os.Getenv("SEAWAY_E2E") != "1" {
 		t.Skip("SKIPPED: stories start real clusters; SEAWAY_E2E=1 plays them (or make e2e)")
@@ -64,10 +65,9 @@ func TestStory(t *testing.T) {
 	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
 	e.Vars["HOLD"] = cmp.Or(os.Getenv("HOLD"), "0s")
 	e.Vars["RESTARTS"] = cmp.Or(os.Getenv("RUNS"), "2")
-	e.Vars["MOVES"], e.Vars["LOSSES"] = "1", "1"
-	if n, err := strconv.Atoi(e.Vars["RUNS"]); err == nil && n >= 10 {
-		e.Vars["MOVES"], e.Vars["LOSSES"] = strconv.Itoa(n/10), strconv.Itoa(max(n/20, 1))
-	}
+	n, _ := strconv.Atoi(e.Vars["RESTARTS"]) // of no number it is said below
+	e.Vars["MOVES"] = cmp.Or(os.Getenv("MOVES"), strconv.Itoa(max(n/10, 1)))
+	e.Vars["LOSSES"] = cmp.Or(os.Getenv("LOSSES"), strconv.Itoa(max(n/20, 1)))
 	e.Vars["ETCD_ROUNDS"] = cmp.Or(os.Getenv("RUNS"), "3") // each kind of fault once
 	if n, err := strconv.Atoi(e.Vars["RUNS"]); err != nil || n < 1 {
 		t.Fatalf("RUNS=%s: want how often", e.Vars["RUNS"])
