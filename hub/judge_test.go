@@ -233,6 +233,36 @@ func TestLifeOfAMember(t *testing.T) {
 	}
 }
 
+// TestClocksOfMembers: whether a member is alive is told by its changes, as the hub's own clock sees them; what the
+// member's clock says does not matter.
+func TestClocksOfMembers(t *testing.T) {
+	for _, ahead := range []time.Duration{-time.Hour, -time.Minute, 0, time.Minute, time.Hour} {
+		r := newRig(t)
+		r.join("c1")
+		r.say("c1", fleet.Bulletin{Epoch: 1, Rev: 1, Nodes: []fleet.Node{{Name: "n1", Cluster: "c1"}}})
+		beat := func() {
+			l := leaseOf(t.Context(), t, r.Client, "c1")
+			at := metav1.NewMicroTime(r.clock().Add(ahead))
+			l.Spec.RenewTime = &at
+			r.must(r.Update(t.Context(), l))
+			r.look()
+		}
+		for range 3 {
+			beat()
+			r.expect(r.cluster("c1").Status.Conditions, "Ready", "True", "Ready", "")
+			r.turn(silence - time.Second)
+			r.look()
+			r.expect(r.cluster("c1").Status.Conditions, "Ready", "True", "Ready", "")
+		}
+		r.turn(2 * time.Second)
+		r.look()
+		r.expect(r.cluster("c1").Status.Conditions, "Ready", "False", "NotHeardFrom", "")
+		ahead = -ahead // it is stepped back, or on
+		beat()
+		r.expect(r.cluster("c1").Status.Conditions, "Ready", "True", "Ready", "")
+	}
+}
+
 func TestMailboxHeals(t *testing.T) {
 	r := newRig(t)
 	r.join("c1")
