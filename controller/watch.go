@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -87,6 +88,9 @@ func leanNode(o any) (any, error) {
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels},
 		Spec:       corev1.NodeSpec{Unschedulable: n.Spec.Unschedulable, PodCIDRs: n.Spec.PodCIDRs},
 		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses},
+	}
+	if mark, ok := n.Annotations[fleet.DrillMark]; ok {
+		out.Annotations = map[string]string{fleet.DrillMark: mark}
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -194,12 +198,15 @@ func nodeFact(n *corev1.Node) roster.Node {
 
 // watch feeds the board from this cluster's API server, and returns when everything there is has been read once.
 func watch(ctx context.Context, c cache.Cache, namespace string, b *board) error {
+	drills := cordons{}
 	feeds := []struct {
 		kind  client.Object
 		apply func(f *roster.Facts, o client.Object, gone bool) bool
 	}{
 		{&corev1.Pod{}, applyPod},
-		{&corev1.Node{}, applyNode},
+		{&corev1.Node{}, func(f *roster.Facts, o client.Object, gone bool) bool {
+			return applyNode(f, drills.let(o, gone, time.Now()), gone)
+		}},
 		{&corev1.Namespace{}, applyNamespace},
 		{&appsv1.StatefulSet{}, applySet},
 		{&networkingv1.NetworkPolicy{}, applyPolicy},
@@ -223,8 +230,18 @@ func watch(ctx context.Context, c cache.Cache, namespace string, b *board) error
 			if t, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 				o = t.Obj
 			}
-			if obj, ok := o.(client.Object); ok {
-				b.edit(func(f *roster.Facts) bool { return feed.apply(f, obj, gone) })
+			obj, ok := o.(client.Object)
+			if !ok {
+				return
+			}
+			b.edit(func(f *roster.Facts) bool { return feed.apply(f, obj, gone) })
+			if d := marked(obj); d > 0 && !gone { // looked at again when the drill must be over
+				time.AfterFunc(d+time.Second, func() {
+					var n corev1.Node
+					if c.Get(ctx, client.ObjectKeyFromObject(obj), &n) == nil {
+						b.edit(func(f *roster.Facts) bool { return feed.apply(f, &n, false) })
+					}
+				})
 			}
 		}
 		reg, err := inf.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
@@ -242,6 +259,51 @@ func watch(ctx context.Context, c cache.Cache, namespace string, b *board) error
 	}
 	return nil
 }
+
+// cordons are the nodes that a drill has cordoned, with the time until which that counts: a drill that was killed does
+// not keep a gateway from relaying for ever. The drill says for how long, and this replica's clock counts from when it
+// first sees it, so that no two clocks are compared.
+type cordons map[string]time.Time
+
+// let returns the node as it is to be seen: one whose drill must be over is not cordoned.
+func (c cordons) let(o client.Object, gone bool, now time.Time) client.Object {
+	d := marked(o)
+	if d == 0 || gone {
+		delete(c, o.GetName())
+		return o
+	}
+	until, seen := c[o.GetName()]
+	if !seen {
+		until = now.Add(d)
+		c[o.GetName()] = until
+	}
+	n, ok := o.(*corev1.Node)
+	if !ok || now.Before(until) {
+		return o
+	}
+	n = n.DeepCopy()
+	n.Spec.Unschedulable = false
+	return n
+}
+
+// marked is for how long a drill has cordoned a node; 0: none has.
+func marked(o client.Object) time.Duration {
+	if _, ok := o.(*corev1.Node); !ok {
+		return 0
+	}
+	mark, ok := o.GetAnnotations()[fleet.DrillMark]
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(mark)
+	if err != nil || d <= 0 || d > longestDrill {
+		return longestDrill
+	}
+	return d
+}
+
+// longestDrill bounds what a drill's mark says.
+const longestDrill = 6 * time.Minute
 
 func applyPod(f *roster.Facts, o client.Object, gone bool) bool {
 	p, ok := o.(*corev1.Pod)

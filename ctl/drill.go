@@ -53,8 +53,8 @@ func (c *cli) drillRunCmd() *cobra.Command {
 		Long: `Run a drill on a service of a slice, as this cluster sees it. A client of the drill's own opens a connection to the
 service every 20 ms and notes what comes of it; nothing is done if something fails already; the fault is undone
 after --hold, when you interrupt, and as soon as more than --max-errors of the questions of two seconds fail.
-If this command itself is killed, packets are let through again when --hold is over, and the next
-` + "`seaway drill undo`" + ` (or run) undoes the rest. The record says what was done, when, and what the client saw.`,
+If this command itself is killed, packets are let through again when --hold is over, a cordoned gateway relays again
+half a minute later, and the next ` + "`seaway drill undo`" + ` (or run) uncordons its node for Kubernetes, too. The record says what was done, when, and what the client saw.`,
 		Example: "  seaway drill run nothing web -n shop\n  seaway drill run cordon-gateway web -n shop --hold 20s --record drill.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.drillRun(cmd.Context(), args[0], args[1], f)

@@ -27,6 +27,9 @@ import (
 // ManagementSlice is the name of the built-in slice that nodes and gateways share. No user's slice can be called so.
 const ManagementSlice = "seaway"
 
+// DrillMark is the annotation of a node that a drill has cordoned: for how long that may count, as Go writes a duration.
+const DrillMark = "seaway.dev/drill-cordoned"
+
 // ManagementPrefix is where the nodes' addresses in the management slice lie: a unique local prefix (RFC 4193) drawn
 // once at random for Seaway. A node's address is derived from its name, so nobody has to hand it out.
 var ManagementPrefix = netip.MustParsePrefix("fd5e:a3a9:91c4:5e1f::/64")

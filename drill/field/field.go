@@ -28,13 +28,14 @@ import (
 )
 
 const (
-	// Label is on every pod that a drill makes, Cordoned on a node that it cordoned.
+	// Label is on every pod that a drill makes, Cordoned on a node that it cordoned, with for how long that may count.
 	Label    = "seaway.dev/drill"
-	Cordoned = "seaway.dev/drill-cordoned"
+	Cordoned = fleet.DrillMark
 
 	system    = "seaway-system"
 	begin     = 60 * time.Second // for the client's pod to ask its first question
 	afterwork = 3 * time.Minute  // that the client goes on at most after the longest fault
+	grace     = 30 * time.Second // for a drill to undo itself, before others do
 )
 
 // Field is one cluster and what is rehearsed there.
@@ -192,8 +193,9 @@ func (f *Field) cordon(ctx context.Context) (string, error) {
 	if node.Labels["seaway.dev/gateway"] == "true" {
 		return "", fmt.Errorf("node %s is a gateway by its label, whatever happens to it: remove the label seaway.dev/gateway to let Seaway choose", name)
 	}
-	// The mark first, in the same change: what has been cordoned by a drill can always be told.
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}},"spec":{"unschedulable":true}}`, Cordoned, time.Now().UTC().Format(time.RFC3339))
+	// The mark in the same change: what has been cordoned by a drill can always be told, and when the drill must be over, the
+	// controller lets the gateway relay again, whatever became of this command.
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}},"spec":{"unschedulable":true}}`, Cordoned, (f.Hold + grace).String())
 	_, err = f.Kube.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
 	return "cordoned gateway " + name, err
 }
@@ -207,7 +209,7 @@ func (f *Field) hole(ctx context.Context) (string, error) {
 	var did []string
 	for _, w := range where {
 		root, yes := int64(0), true
-		pod := f.pod("seaway-drill-hole-", system, int64(f.Hold.Seconds())+30, "drill-hole", "--peer", w.addr.String(), "--for", f.Hold.String())
+		pod := f.pod("seaway-drill-hole-", system, int64((f.Hold + grace).Seconds()), "drill-hole", "--peer", w.addr.String(), "--for", f.Hold.String())
 		pod.Labels[Label] = "hole"
 		pod.Spec.NodeName, pod.Spec.HostNetwork = w.node, true
 		pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
@@ -249,12 +251,12 @@ func directPeers(st fleet.Status, peer string) []direct {
 
 // pod is one of Seaway's own image that ends by itself.
 func (f *Field) pod(name, namespace string, life int64, args ...string) *corev1.Pod {
-	no, grace := false, int64(5)
+	no, ending := false, int64(5)
 	c := f.agent
 	c.Name, c.Args = "drill", args
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: name, Namespace: namespace, Labels: map[string]string{Label: "client"}},
-		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &life, TerminationGracePeriodSeconds: &grace,
+		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &life, TerminationGracePeriodSeconds: &ending,
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no, Containers: []corev1.Container{c}},
 	}
 }

@@ -28,12 +28,12 @@ func status(gateways ...string) fleet.Status {
 
 func TestAGatewayIsCordonedAndSweptFree(t *testing.T) {
 	k := fake.NewClientset(node("a", false, nil), node("b", false, nil), node("people-did", true, nil))
-	f := &Field{Kube: k, Drill: "cordon-gateway", Status: status("a", "b")}
+	f := &Field{Kube: k, Drill: "cordon-gateway", Hold: 10 * time.Second, Status: status("a", "b")}
 	if did, err := f.Inject(t.Context()); err != nil || did != "cordoned gateway a" {
 		t.Fatalf("%q %v", did, err)
 	}
 	a, _ := k.CoreV1().Nodes().Get(t.Context(), "a", metav1.GetOptions{})
-	if !a.Spec.Unschedulable || a.Annotations[Cordoned] == "" {
+	if !a.Spec.Unschedulable || a.Annotations[Cordoned] != "40s" {
 		t.Fatalf("%+v", a)
 	}
 	// Another process, that knows nothing of the first, undoes it, and leaves alone what people did.
