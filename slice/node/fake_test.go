@@ -118,6 +118,7 @@ type fakeTunnel struct {
 	puts    []plan.Tunnel
 	purged  bool
 	down    bool
+	slow    time.Duration // before each key
 	rev     uint64
 	reach   []fleet.Reach
 	news    chan struct{} // closed when reach changes
@@ -167,6 +168,7 @@ func (f *fakeTunnel) check() error {
 }
 
 func (f *fakeTunnel) EnsureKey(_ context.Context, slice string) (fleet.Key, error) {
+	time.Sleep(f.slow)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.keys == nil {

@@ -46,9 +46,25 @@ func (a *agent) restore() {
 	}
 	if in != nil && !in.Purge {
 		a.log.Info("saved intent taken up", "rev", in.Rev)
+		a.mu.Lock()
+		a.keys = ownKeys(in) // stand until the tunnel says otherwise: it may be away
+		a.mu.Unlock()
 		a.set(in)
 		a.tellNames() // before anybody is answered
 	}
+}
+
+// ownKeys are the node's own keys as its controller knew them.
+func ownKeys(in *fleet.Intent) map[string]fleet.Key {
+	keys := map[string]fleet.Key{}
+	for _, c := range in.Clusters {
+		for _, n := range c.Nodes {
+			if c.Name == in.Cluster && n.Name == in.Node {
+				maps.Copy(keys, n.Keys)
+			}
+		}
+	}
+	return keys
 }
 
 // accept takes a new intent and has it saved.
@@ -213,6 +229,7 @@ func (a *agent) loop(ctx context.Context) error {
 			how = datapath.Thorough
 		}
 		a.reconcile(ctx, how)
+		a.lookedOnce.Do(func() { close(a.looked) })
 		if soon := a.nextLook(); soon < a.cfg.Timing.Tunnel {
 			look.Reset(soon)
 		}

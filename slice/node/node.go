@@ -229,6 +229,9 @@ type agent struct {
 	naming   sync.Mutex // taken before mu: names are told one after the other
 	arranger arranger
 
+	looked     chan struct{} // closed after the first round: what is reported from then on is what is there
+	lookedOnce sync.Once
+
 	renamed chan struct{} // there is an intent whose names are not told yet
 	unsaved chan struct{} // there is an intent that is not saved yet
 	saving  sync.Mutex    // one at a time writes the intent down
@@ -260,7 +263,7 @@ func newAgent(cfg Config) *agent {
 	a := &agent{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(),
 		wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1), came: make(chan struct{}, 1), sighted: make(chan struct{}, 1),
-		renamed: make(chan struct{}, 1), unsaved: make(chan struct{}, 1),
+		renamed: make(chan struct{}, 1), unsaved: make(chan struct{}, 1), looked: make(chan struct{}),
 		kept: map[string]int{},
 		keys: map[string]fleet.Key{}, problems: map[string][]fleet.Problem{}, unused: map[string]time.Time{},
 		addrs: cfg.Addrs, mtu: cfg.MTU,

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"seaway.dev/seaway/datapath/netns"
@@ -114,6 +115,39 @@ func TestAgentRestartLosesNoPacket(t *testing.T) {
 		newCounted(t, one.running["a"].NS, to["IPv4"]).until(t)
 	}); lost == 0 {
 		t.Error("the tunnel was restarted, and no datagram is missed: the count sees nothing")
+	}
+}
+
+// TestTheFirstReportIsWhole: an agent that was restarted tells others nothing before it has looked, because everybody
+// lets go of a node without keys; and while its tunnel cannot be asked, its keys are what they were.
+func TestTheFirstReportIsWhole(t *testing.T) {
+	for name, down := range map[string]bool{"the tunnel is slow": false, "the tunnel is away": true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.kernel.running["a"] = true
+			b.tunnel.slow, b.tunnel.down = 300*time.Millisecond, down
+			key := fleet.Key{1, 2, 3}
+			b.tunnel.keys = map[string]fleet.Key{"pay": key, fleet.ManagementSlice: {4}}
+			in := intent(3, "a")
+			in.Clusters = []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{
+				{Name: "n1", Cluster: "c1", Keys: b.tunnel.keys}, {Name: "n2", Cluster: "c1", Keys: map[string]fleet.Key{"pay": {9}, "other": {9}}},
+			}}}
+			if _, err := saveIntent(b.cfg.StateDir+"/intent.json", &in); err != nil {
+				t.Fatal(err)
+			}
+			b.start(t)
+			pause(5 * time.Second)
+			b.controller.mu.Lock()
+			defer b.controller.mu.Unlock()
+			if len(b.controller.reports) == 0 {
+				t.Fatalf("%s: no report", name)
+			}
+			for i, r := range b.controller.reports {
+				if len(r.Keys) != 2 || r.Keys["pay"] != key || len(r.Attachments) != 1 {
+					t.Errorf("%s: report %d: keys %v, attachments %v", name, i, r.Keys, r.Attachments)
+				}
+			}
+		})
 	}
 }
 

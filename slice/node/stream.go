@@ -252,12 +252,26 @@ func (a *agent) request(ctx context.Context, c *http.Client, method, path string
 // something changes all the time, each node would else report with each change.
 const progressPace = 250 * time.Millisecond
 
+// lookLimit bounds how long the first report waits for the first round, which may hang on a runtime.
+const lookLimit = 10 * time.Second
+
+// firstLook waits for the first round. A report is all that others know of the node. One of an agent that has not looked
+// yet would say that it has neither keys nor pods, and everybody would let go of it.
+func (a *agent) firstLook(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-a.looked:
+	case <-time.After(lookLimit):
+	}
+}
+
 // reporter sends a report soon after each change and now and then besides.
 func (a *agent) reporter(ctx context.Context) error {
 	regular := time.NewTicker(a.cfg.Timing.Report)
 	defer regular.Stop()
 	client, attempt := (*http.Client)(nil), 0
 	var last time.Time
+	a.firstLook(ctx)
 	for {
 		changed := false
 		select {
