@@ -167,8 +167,8 @@ func (f *fakeTunnel) check() error {
 	return nil
 }
 
-func (f *fakeTunnel) EnsureKey(_ context.Context, slice string) (fleet.Key, error) {
-	time.Sleep(f.slow)
+func (f *fakeTunnel) EnsureKey(ctx context.Context, slice string) (fleet.Key, error) {
+	wait(ctx, f.slow)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.keys == nil {
