@@ -1,10 +1,10 @@
-// Package cgroup gives every machine a place of its own in each cgroup v1
-// hierarchy: seaway-lab/MACHINE, with the lab's daemons in its `sys` child and
-// the kubelet's pods beside that.
+// Package cgroup gives every machine a place of its own in the host's cgroups:
+// seaway-lab/MACHINE, with the lab's daemons in its `sys` child and the kubelet's
+// pods beside that. It does so in the one tree of cgroup v2 (Debian's default),
+// or in each hierarchy of v1.
 package cgroup
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,85 +21,77 @@ import (
 // Parent of all machines' cgroups.
 const Parent = "seaway-lab"
 
-// shares is the lab's weight against each other process of the host (1024): a dozen machines are worth a dozen programs.
-// Without it they would share the weight of one, and stand still while something is compiled beside them.
-const shares = "16384"
-
 const mountRoot = "/sys/fs/cgroup"
 
-// Path of a machine's cgroup, relative to each hierarchy (what the kubelet calls cgroupRoot).
-func Path(machine string) string { return "/" + Parent + "/" + machine }
-
-// hierarchies are the mount points of cgroup v1.
-func hierarchies() ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var dirs []string
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		// 32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
-		before, after, _ := strings.Cut(s.Text(), " - ")
-		fields := strings.Fields(before)
-		if strings.HasPrefix(after, "cgroup ") && len(fields) > 4 && strings.HasPrefix(fields[4], mountRoot+"/") && !slices.Contains(dirs, fields[4]) {
-			dirs = append(dirs, fields[4])
-		}
-	}
-	return dirs, s.Err()
+// version is what the two of the kernel's cgroups differ in. Groups are given by their path below a mount point.
+type version interface {
+	// missing names the controllers that the lab needs and this host does not have.
+	missing() []string
+	// trees are the mount points below which the lab has groups.
+	trees() ([]string, error)
+	// prepare lets a group hold other groups, or as a leaf processes.
+	prepare(dir string, leaf bool) error
+	// weigh gives the lab its share of the processor.
+	weigh() error
+	// members is the tree in which a machine's processes are looked up.
+	members() string
+	freeze(group string, frozen bool) error
+	frozen(group string) bool
 }
 
-// Missing names the controllers that the lab needs and this host does not have as cgroup v1.
-func Missing() []string {
-	var missing []string
-	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"} {
-		if _, err := os.Stat(filepath.Join(mountRoot, c, "cgroup.procs")); err != nil {
-			missing = append(missing, c)
-		}
+// host is the version that this host runs.
+func host() version {
+	if unified(mountRoot) {
+		return v2{root: mountRoot}
 	}
-	return missing
+	return v1{root: mountRoot}
 }
 
-// Enter makes a machine's cgroups and moves the caller into them. Pods' cgroups
-// of an earlier boot go first: cadvisor waits 3 s for each dead one, and the
-// node would not be Ready until then.
+// Path of a machine's cgroup, relative to each tree (what the kubelet calls cgroupRoot).
+func Path(machine string) string { return "/" + group(machine) }
+
+func group(machine string) string { return filepath.Join(Parent, machine) }
+
+// Missing names the controllers that the lab needs and this host does not have.
+func Missing() []string { return host().missing() }
+
+// Enter makes a machine's cgroups and moves the caller into them.
 func Enter(machine string) error {
-	hs, err := hierarchies()
-	if err != nil {
+	h := host()
+	if err := enter(h, machine, 0); err != nil {
 		return err
 	}
-	for _, h := range hs {
-		removeTree(filepath.Join(h, Parent, machine, "kubepods"))
-		dir := h
-		for _, name := range []string{Parent, machine, "sys"} {
-			dir = filepath.Join(dir, name)
-			if err := makeGroup(dir); err != nil {
-				return err
-			}
-		}
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644); err != nil {
-			return fmt.Errorf("enter cgroup %s: %w", dir, err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(mountRoot, "cpu", Parent, "cpu.shares"), []byte(shares), 0o644); err != nil {
+	if err := h.weigh(); err != nil {
 		return fmt.Errorf("weigh the lab against the host's other programs: %w", err)
 	}
 	return nil
 }
 
-func makeGroup(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+// enter moves a process (0 is the caller) into a machine's groups. Pods' groups of an earlier
+// boot go first: cadvisor waits 3 s for each dead one, and the node would not be
+// Ready until then.
+func enter(h version, machine string, pid int) error {
+	trees, err := h.trees()
+	if err != nil {
 		return err
 	}
-	// A new cpuset is empty, and nothing can be in an empty one.
-	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
-		b, err := os.ReadFile(filepath.Join(filepath.Dir(dir), f))
-		if err != nil {
-			continue // another hierarchy
-		}
-		if err := os.WriteFile(filepath.Join(dir, f), b, 0o644); err != nil {
+	for _, tree := range trees {
+		removeTree(filepath.Join(tree, group(machine), "kubepods"))
+		if err := h.prepare(tree, false); err != nil {
 			return err
+		}
+		dir := tree
+		for _, name := range []string{Parent, machine, "sys"} {
+			dir = filepath.Join(dir, name)
+			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			if err := h.prepare(dir, name == "sys"); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			return fmt.Errorf("enter cgroup %s: %w", dir, err)
 		}
 	}
 	return nil
@@ -107,11 +99,7 @@ func makeGroup(dir string) error {
 
 // Freeze stops every process of a machine at once, or lets them go on.
 func Freeze(machine string, frozen bool) error {
-	state := "THAWED"
-	if frozen {
-		state = "FROZEN"
-	}
-	err := os.WriteFile(filepath.Join(mountRoot, "freezer", Parent, machine, "freezer.state"), []byte(state), 0o644)
+	err := host().freeze(group(machine), frozen)
 	if errors.Is(err, fs.ErrNotExist) && !frozen {
 		return nil
 	}
@@ -119,15 +107,14 @@ func Freeze(machine string, frozen bool) error {
 }
 
 // Frozen says whether a machine is stopped.
-func Frozen(machine string) bool {
-	b, err := os.ReadFile(filepath.Join(mountRoot, "freezer", Parent, machine, "freezer.state"))
-	return err == nil && !strings.HasPrefix(string(b), "THAWED")
-}
+func Frozen(machine string) bool { return host().frozen(group(machine)) }
 
 // Procs lists the processes of a machine, pods included.
-func Procs(machine string) []int {
+func Procs(machine string) []int { return procs(filepath.Join(host().members(), group(machine))) }
+
+func procs(dir string) []int {
 	var pids []int
-	_ = filepath.WalkDir(filepath.Join(mountRoot, "freezer", Parent, machine), func(path string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return nil
 		}
@@ -145,7 +132,7 @@ func Procs(machine string) []int {
 // KillAll kills whatever is still in the lab's cgroups. Only the lab's own
 // processes ever are; this is for what a crash left without a record.
 func KillAll() {
-	entries, _ := os.ReadDir(filepath.Join(mountRoot, "freezer", Parent))
+	entries, _ := os.ReadDir(filepath.Join(host().members(), Parent))
 	for _, e := range entries {
 		if !e.IsDir() {
 			continue
@@ -160,7 +147,7 @@ func KillAll() {
 // RemoveAll removes the lab's cgroups. The kernel needs a moment after the last
 // process has gone.
 func RemoveAll(patience time.Duration) error {
-	hs, err := hierarchies()
+	hs, err := host().trees()
 	if err != nil {
 		return err
 	}

@@ -50,8 +50,8 @@ func CheckDisk(dir string) error {
 func CheckKernel() error {
 	var errs []error
 	if m := cgroup.Missing(); len(m) > 0 {
-		errs = append(errs, fmt.Errorf("cgroup v1 controllers %s are not mounted below /sys/fs/cgroup; "+
-			"boot with systemd.unified_cgroup_hierarchy=0 or mount them", strings.Join(m, ", ")))
+		errs = append(errs, fmt.Errorf("cgroup controllers %s are not to be had below /sys/fs/cgroup; "+
+			"mount cgroup v2 there (Debian does so by itself), or v1 with a directory for each controller", strings.Join(m, ", ")))
 	}
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		errs = append(errs, errors.New("/dev/net/tun is missing (CONFIG_TUN); try `modprobe tun`"))
