@@ -28,6 +28,7 @@ var floors = []struct {
 }{
 	{"fleet", []string{"."}, "the nouns import the standard library alone"},
 	{"slice/plan", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},
+	{"slice/keys", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"slice/share", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"slice/addr", []string{"k8s.io", "sigs.k8s.io", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},
 	{"slice/policy", []string{"sigs.k8s.io/controller-runtime", "k8s.io/client-go", "./datapath", "./tunnel", "./controller", "./hub", "./kube", "net/http", "os", "log/slog"}, "a decider does no I/O"},

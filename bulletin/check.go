@@ -119,7 +119,8 @@ func (c *checker) nodes(in []fleet.Node) []fleet.Node {
 			return true
 		})
 		held := make(map[string]fleet.Key, len(n.Keys))
-		for s, k := range n.Keys {
+		for name, k := range n.Keys {
+			s, _ := fleet.SplitKeyName(name)
 			_, on := c.blocks[s]
 			if (!on && s != fleet.ManagementSlice) || k.IsZero() || keys[k] {
 				// A key for a slice that the cluster has just left, or is about to be put on, is no lie; but it is
@@ -130,7 +131,7 @@ func (c *checker) nodes(in []fleet.Node) []fleet.Node {
 				continue
 			}
 			keys[k] = true
-			held[s] = k
+			held[name] = k
 		}
 		n.Keys = held
 		out = append(out, n)

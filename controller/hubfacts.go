@@ -40,6 +40,9 @@ func wishFacts(list []v1alpha1.Slice, members []roster.Member) []roster.Wish {
 		}
 		w := roster.Wish{Created: s.CreationTimestamp.UTC(), Names: s.Spec.Namespaces.Names}
 		w.Name = s.Name
+		if s.Status.Keys != nil {
+			w.KeyGeneration = uint64(max(s.Status.Keys.Generation, 0))
+		}
 		for _, text := range s.Spec.Prefixes {
 			if p, err := netip.ParsePrefix(string(text)); err == nil {
 				w.Prefixes = append(w.Prefixes, p.Masked())

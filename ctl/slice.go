@@ -24,14 +24,14 @@ const DefaultPrefix = "10.77.0.0/16"
 
 type sliceOptions struct {
 	prefixes, clusters, namespaces []string
-	selector, addresses            string
+	selector, addresses, rotation  string
 	dry                            bool
 	wait                           time.Duration
 }
 
 func (c *cli) sliceCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "slice", Short: "Create, list, show and delete slices (on the hub)"}
-	cmd.AddCommand(c.sliceCreateCmd(), c.sliceListCmd(), c.sliceShowCmd(), c.sliceDeleteCmd())
+	cmd := &cobra.Command{Use: "slice", Short: "Create, list, show and delete slices, change their keys (on the hub)"}
+	cmd.AddCommand(c.sliceCreateCmd(), c.sliceListCmd(), c.sliceShowCmd(), c.sliceRotateCmd(), c.sliceDeleteCmd())
 	return cmd
 }
 
@@ -56,6 +56,7 @@ only what is given is changed; its prefix can be made larger.`,
 	f.StringSliceVarP(&o.namespaces, "namespace", "n", nil, "`NAMESPACE` whose pods are on it; can be given several times")
 	f.StringVarP(&o.selector, "selector", "l", "", "labels (`K=V,…`) of namespaces whose pods are on it")
 	f.StringVar(&o.addresses, "addresses", "", "what headless names answer with: `Slice` addresses (the default), or the Pods' own, where clusters' pod networks do not overlap (Pod)")
+	f.StringVar(&o.rotation, "key-rotation", "", "`TIME` like 24h after which its nodes change their keys, again and again (default: only when asked, see slice rotate)")
 	f.BoolVar(&o.dry, "dry-run", false, "print the slice and change nothing")
 	f.DurationVar(&o.wait, "wait", 15*time.Second, "how long to wait until it has addresses; 0: do not wait")
 	return cmd
@@ -102,6 +103,9 @@ func (o sliceOptions) build(name string, have *v1alpha1.Slice) (*v1alpha1.Slice,
 		s.Spec.Addresses = o.addresses
 	default:
 		return nil, usage("--addresses %q: there are %s and %s", o.addresses, v1alpha1.AddressesSlice, v1alpha1.AddressesPod)
+	}
+	if o.rotation != "" {
+		s.Spec.KeyRotation = o.rotation
 	}
 	if o.selector != "" {
 		sel, err := metav1.ParseToLabelSelector(o.selector)
@@ -273,6 +277,9 @@ func (c *cli) sliceShowCmd() *cobra.Command {
 				}
 				if err := w.Flush(); err != nil {
 					return err
+				}
+				if k := s.Status.Keys; k != nil {
+					fmt.Fprintf(c.Out, "\nKeys: %s\n", keysLine(k, time.Now()))
 				}
 				c.conditions(s.Status.Conditions)
 				return nil

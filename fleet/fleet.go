@@ -55,7 +55,7 @@ type Node struct {
 	Gateway bool           `json:"gateway,omitempty"`
 	Carrier bool           `json:"carrier,omitempty"` // carries bulletins to other clusters over the management slice
 	MTU     int            `json:"mtu,omitempty"`     // of its underlay link, bytes
-	Keys    map[string]Key `json:"keys,omitempty"`    // slice name → public key
+	Keys    map[string]Key `json:"keys,omitempty"`    // KeyName (a slice's name, for the first generation) → public key
 }
 
 // ID names a node in the whole fleet: "cluster/node".
@@ -80,6 +80,8 @@ type Slice struct {
 	// Networks are the clusters' own pod networks, of a slice on which headless names answer with the pods' own
 	// addresses. No two clusters' overlap. None on other slices, and on one whose clusters' networks are not apart.
 	Networks []Block `json:"networks,omitempty"`
+	// KeyGeneration is what generation of keys the nodes are to have: it rises with each change of the slice's keys.
+	KeyGeneration uint64 `json:"keyGeneration,omitempty"`
 }
 
 // Block is a part of a slice's prefix from which one cluster hands out addresses.

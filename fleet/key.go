@@ -3,6 +3,9 @@ package fleet
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 // Key is a public key of 32 bytes: WireGuard's (Curve25519) or, where it says signer, Ed25519's. Private keys have no type here: no message can carry one.
@@ -35,4 +38,43 @@ func (k *Key) UnmarshalText(b []byte) error {
 		*k = p
 	}
 	return err
+}
+
+// KeyName names a node's key of one generation on a slice, in files and messages: "pay" for the first generation, 0,
+// then "pay@1" and so on. While a slice's keys are changed a node holds keys of two generations.
+func KeyName(slice string, generation uint64) string {
+	if generation == 0 {
+		return slice
+	}
+	return slice + "@" + strconv.FormatUint(generation, 10)
+}
+
+// SplitKeyName tells of what slice and generation a key is. A name that [KeyName] does not make is a slice's as it is.
+func SplitKeyName(name string) (slice string, generation uint64) {
+	slice, text, cut := strings.Cut(name, "@")
+	g, err := strconv.ParseUint(text, 10, 63)
+	if !cut || err != nil || g == 0 || KeyName(slice, g) != name {
+		return name, 0
+	}
+	return slice, g
+}
+
+// Generations lists the generations of the node's keys on a slice, rising; none if it is not on the slice.
+func (n Node) Generations(slice string) []uint64 {
+	var out []uint64
+	for name := range n.Keys {
+		if s, g := SplitKeyName(name); s == slice {
+			out = append(out, g)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// On tells whether the node has a key on a slice, of any generation.
+func (n Node) On(slice string) bool {
+	if _, ok := n.Keys[slice]; ok {
+		return true
+	}
+	return len(n.Generations(slice)) > 0
 }

@@ -177,7 +177,7 @@ type Report struct {
 	Addrs       []netip.Addr   `json:"addrs,omitempty"`
 	Port        uint16         `json:"port,omitempty"`
 	MTU         int            `json:"mtu,omitempty"`
-	Keys        map[string]Key `json:"keys,omitempty"` // slice → public key
+	Keys        map[string]Key `json:"keys,omitempty"` // KeyName → public key
 	Driver      string         `json:"driver,omitempty"`
 	Attachments []Attachment   `json:"attachments,omitempty"`
 	Peers       []PeerState    `json:"peers,omitempty"`

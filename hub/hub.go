@@ -75,7 +75,8 @@ func Run(ctx context.Context, conf Config) error {
 		(&joins{client: mgr.GetClient(), tokens: clients, log: conf.Log.With("loop", "joins")}).add,
 		(&clusters{client: mgr.GetClient(), heard: heard, log: conf.Log.With("loop", "clusters"),
 			events: mgr.GetEventRecorderFor("seaway-hub")}).add,
-		(&sliceLoop{client: mgr.GetClient(), heard: heard, log: conf.Log.With("loop", "slices")}).add,
+		(&sliceLoop{client: mgr.GetClient(), heard: heard, log: conf.Log.With("loop", "slices"),
+			events: mgr.GetEventRecorderFor("seaway-hub")}).add,
 	} {
 		if err := add(mgr); err != nil {
 			return fmt.Errorf("start the hub: %w", err)

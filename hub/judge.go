@@ -19,7 +19,7 @@ import (
 
 // sliceConditions are the condition types that judge decides on.
 var sliceConditions = []string{v1alpha1.SliceReady, v1alpha1.SlicePrefixExhausted, v1alpha1.SliceNamespaceConflict, v1alpha1.SliceUnknownCluster,
-	v1alpha1.SlicePodNetworks, v1alpha1.SlicePodNetworkUnknown}
+	v1alpha1.SlicePodNetworks, v1alpha1.SlicePodNetworkUnknown, v1alpha1.SliceKeysChanging}
 
 // judge is the status that a slice should have: its blocks, a row per cluster, and its conditions. It is a pure
 // function. An error means that the status as it is contradicts itself, and nothing is to be written.
@@ -44,6 +44,11 @@ func judge(sl *v1alpha1.Slice, all []v1alpha1.Slice, members []member, now time.
 		problems = append(problems, *p)
 	}
 	conditions := []metav1.Condition{readiness(sl, status.Clusters, problems)}
+	var behind []string
+	status.Keys, behind = rotate(sl, on, now)
+	if p := changing(status.Keys, behind); p != nil {
+		problems = append(problems, *p) // no reason not to be ready
+	}
 	for _, p := range problems {
 		conditions = append(conditions, metav1.Condition{Type: p.Reason, Status: metav1.ConditionTrue, Reason: p.Reason, Message: kube.Message(p)})
 	}
@@ -183,7 +188,7 @@ func rows(slice string, on []member, blocks []fleet.Block, networks map[string][
 				}
 			}
 			for _, n := range m.bulletin.Nodes {
-				if _, ok := n.Keys[slice]; ok {
+				if n.On(slice) {
 					row.Nodes++
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -24,6 +25,7 @@ type sliceLoop struct {
 	client client.Client
 	heard  *hearing
 	log    *slog.Logger
+	events record.EventRecorder // may be nil
 }
 
 func (s *sliceLoop) add(mgr ctrl.Manager) error {
@@ -72,17 +74,19 @@ func (s *sliceLoop) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("slice %s: %w", sl.Name, err)
 	}
+	next := ctrl.Result{RequeueAfter: again(&sl, status.Keys, s.heard.now())}
 	if equality.Semantic.DeepEqual(status, sl.Status) {
-		return ctrl.Result{}, nil
+		return next, nil
 	}
 	// The resource version goes along: blocks carved from an old view of the slice are not written.
 	before := sl.DeepCopy()
 	sl.Status = status
+	s.audit(before, &sl)
 	if err := s.client.Status().Patch(ctx, &sl, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 		return ctrl.Result{}, fmt.Errorf("status of slice %s: %w", sl.Name, err)
 	}
 	s.log.Debug("slice status written", "slice", sl.Name, "clusters", len(status.Clusters))
-	return ctrl.Result{}, nil
+	return next, nil
 }
 
 // members is what the hub knows of every Cluster.

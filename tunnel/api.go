@@ -22,7 +22,7 @@ type Status struct {
 	Driver   string               `json:"driver"` // "userspace" or "kernel"
 	Port     uint16               `json:"port"`   // the UDP port, 0 before one is open
 	Started  time.Time            `json:"started"`
-	Keys     map[string]fleet.Key `json:"keys"` // slice → public key, for all slices that have one
+	Keys     map[string]fleet.Key `json:"keys"` // fleet.KeyName → public key, for all slices that have one
 	Devices  []DeviceStatus       `json:"devices,omitempty"`
 	Relay    relay.Counters       `json:"relay"`
 	Reach    []fleet.Reach        `json:"reach,omitempty"` // what was measured of other nodes
@@ -31,9 +31,10 @@ type Status struct {
 
 // DeviceStatus is the state of one slice's device.
 type DeviceStatus struct {
-	Slice string            `json:"slice"`
-	Key   fleet.Key         `json:"key"` // public
-	Peers []fleet.PeerState `json:"peers"`
+	Slice      string            `json:"slice"`
+	Generation uint64            `json:"generation,omitempty"` // of its key
+	Key        fleet.Key         `json:"key"`                  // public
+	Peers      []fleet.PeerState `json:"peers"`
 }
 
 // Result is what became of a value that was accepted.
@@ -94,8 +95,8 @@ func (s *server) handler() http.Handler {
 func (s *server) onSlice(f func(slice string) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		slice := r.PathValue("slice")
-		if !sliceName.MatchString(slice) {
-			reply(w, nil, fmt.Errorf("%w: slice %.80q: want a DNS label", ErrInvalid, slice))
+		if !keyName.MatchString(slice) {
+			reply(w, nil, fmt.Errorf("%w: slice %.80q: want a DNS label, and @ and a generation if that is not the first", ErrInvalid, slice))
 			return
 		}
 		v, err := f(slice)
@@ -144,7 +145,8 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return st, err
 }
 
-// EnsureKey returns the public key of this node on a slice, making the pair if there is none.
+// EnsureKey returns the public key of this node on a slice, or of the generation that a [fleet.KeyName] says, making
+// the pair if there is none.
 func (c *Client) EnsureKey(ctx context.Context, slice string) (fleet.Key, error) {
 	var k keyReply
 	err := c.call(ctx, http.MethodPut, "/v1/keys/"+slice, nil, &k)

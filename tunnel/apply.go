@@ -79,13 +79,13 @@ func (s *server) apply() (changes int) {
 	keys := map[string]wg.PrivateKey{}
 	cfg := relay.Config{Targets: s.want.Relay, Gateways: s.want.Gateways}
 	for _, d := range s.want.Devices {
-		key, err := s.keys.ensure(d.Slice)
+		key, err := s.keys.ensure(d.Name())
 		if err != nil {
 			trouble("slice "+d.Slice, "KeyUnusable", err)
 			continue
 		}
-		keys[d.Slice] = key
-		cfg.Devices = append(cfg.Devices, relay.Device{Slice: d.Slice, Key: key.Public(), Peers: d.Peers})
+		keys[d.Name()] = key
+		cfg.Devices = append(cfg.Devices, relay.Device{Slice: d.Name(), Key: key.Public(), Peers: d.Peers})
 	}
 	if err := s.neighbors(&cfg); err != nil {
 		trouble("probes", "KeyUnusable", err)
@@ -105,13 +105,13 @@ func (s *server) apply() (changes int) {
 		changes++
 	}
 	for _, d := range s.want.Devices {
-		key, ok := keys[d.Slice]
+		key, ok := keys[d.Name()]
 		if !ok {
 			continue
 		}
-		n, err := s.driver.Apply(d, key, s.sw.Bind(d.Slice))
+		n, err := s.driver.Apply(d, key, s.sw.Bind(d.Name()))
 		changes += n
-		s.have[d.Slice] = d
+		s.have[d.Name()] = d
 		if err != nil {
 			trouble("slice "+d.Slice, "TunnelDown", err)
 		}
@@ -164,7 +164,7 @@ func (s *server) purge() error {
 func (s *server) removeKey(slice string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.ContainsFunc(s.want.Devices, func(d plan.Device) bool { return d.Slice == slice }) {
+	if slices.ContainsFunc(s.want.Devices, func(d plan.Device) bool { return d.Name() == slice }) {
 		return fmt.Errorf("%w: slice %s still has a device: leave it out of the tunnel's value first", ErrInvalid, slice)
 	}
 	return s.keys.remove(slice)
@@ -197,15 +197,15 @@ func (s *server) status() (Status, error) {
 	}
 	st.Reach = all
 	for _, d := range s.want.Devices {
-		ds := DeviceStatus{Slice: d.Slice, Key: st.Keys[d.Slice], Peers: []fleet.PeerState{}}
-		stats, err := s.driver.Peers(d.Slice)
+		ds := DeviceStatus{Slice: d.Slice, Generation: d.Generation, Key: st.Keys[d.Name()], Peers: []fleet.PeerState{}}
+		stats, err := s.driver.Peers(d.Name())
 		if err != nil {
 			return st, fmt.Errorf("slice %s: %w", d.Slice, err)
 		}
 		for _, p := range d.Peers {
 			w := stats[p.Key]
 			r := reach[p.ID]
-			ds.Peers = append(ds.Peers, fleet.PeerState{Slice: d.Slice, Peer: p.ID, Path: s.sw.Path(d.Slice, p.Key),
+			ds.Peers = append(ds.Peers, fleet.PeerState{Slice: d.Slice, Peer: p.ID, Path: s.sw.Path(d.Name(), p.Key),
 				Handshake: w.Handshake, RxBytes: w.RxBytes, TxBytes: w.TxBytes, State: r.State, RTT: r.RTT, Loss: r.Loss, Why: r.Why})
 		}
 		st.Devices = append(st.Devices, ds)

@@ -222,6 +222,7 @@ func (s *server) loop(ctx context.Context) {
 		if s.again || n%15 == 0 {
 			s.apply()
 		}
+		s.driver.Settle()
 		s.mu.Unlock()
 	}
 }

@@ -20,6 +20,9 @@ var ErrInvalid = errors.New("invalid")
 
 var sliceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
+// keyName is what fleet.KeyName makes: it becomes a file's name.
+var keyName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(@[1-9][0-9]{0,18})?$`)
+
 // decode reads a plan.Tunnel and checks all of it. Fields that it does not know are passed over: the process outlives
 // upgrades of the agent, whose plan must go on to be applied by an older tunnel. What a new field asks for must
 // therefore be something that an older tunnel may leave out.
@@ -43,20 +46,19 @@ func decode(data []byte) (plan.Tunnel, error) {
 func validate(t plan.Tunnel) error {
 	var errs []error
 	seen := map[string]bool{}
-	links := map[string]bool{}
+	links := map[string]string{}
 	for _, d := range t.Devices {
 		for _, err := range deviceErrors(d) {
 			errs = append(errs, fmt.Errorf("device %q: %w", d.Slice, err))
 		}
-		if seen[d.Slice] {
+		if seen[d.Name()] {
 			errs = append(errs, fmt.Errorf("device %q: is there twice", d.Slice))
 		}
-		if at := d.NetNS + " " + d.Link; links[at] {
+		at := d.NetNS + " " + d.Link
+		if s, taken := links[at]; taken && s != d.Slice {
 			errs = append(errs, fmt.Errorf("device %q: link %s in namespace %q is another device's", d.Slice, d.Link, d.NetNS))
-		} else {
-			links[at] = true
 		}
-		seen[d.Slice] = true
+		links[at], seen[d.Name()] = d.Slice, true
 	}
 	keys := map[fleet.Key]bool{}
 	for _, tg := range t.Relay {

@@ -11,6 +11,7 @@ const (
 	SliceUnknownCluster    = "UnknownCluster"
 	SlicePodNetworks       = "PodNetworksOverlap"
 	SlicePodNetworkUnknown = "PodNetworkUnknown"
+	SliceKeysChanging      = "KeysChanging"
 )
 
 // Slice is an application's own network across clusters.
@@ -76,6 +77,13 @@ type SliceSpec struct {
 	// Namespaces says whose pods are on the slice.
 	// +optional
 	Namespaces Namespaces `json:"namespaces,omitempty,omitzero"`
+	// KeyRotation is how often the nodes change their keys on the slice, like 24h, 1h30m or 5m: each time up to a tenth of it earlier,
+	// so that slices do not all change at once. Empty: only when asked (seaway slice rotate). What traffic is encrypted
+	// with is changed every two minutes in any case; this is about the keys by which nodes know each other.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([1-9][0-9]*h)?([1-9][0-9]*m)?$`
+	KeyRotation string `json:"keyRotation,omitempty"`
 }
 
 // Values of a slice's addresses.
@@ -122,6 +130,34 @@ type SliceStatus struct {
 	// Pods counts the slice's pods in all clusters.
 	// +optional
 	Pods int32 `json:"pods"`
+	// Keys tells of the nodes' keys on the slice.
+	// +optional
+	Keys *SliceKeys `json:"keys,omitempty"`
+}
+
+// RotateAnnotation on a Slice asks for its keys to be changed: any new value does. `seaway slice rotate` writes the time.
+const RotateAnnotation = "seaway.dev/rotate"
+
+// SliceKeys is the state of a slice's keys: of which generation they are to be, and how far that is done.
+type SliceKeys struct {
+	// Generation counts the changes.
+	// +optional
+	Generation int64 `json:"generation"`
+	// Since is when the last change began.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// Asked is the value of the annotation seaway.dev/rotate that was acted upon last.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Asked string `json:"asked,omitempty"`
+	// Nodes counts the nodes on the slice, New those that have a key of the newest generation, and Done those that have
+	// no other any more.
+	// +optional
+	Nodes int32 `json:"nodes"`
+	// +optional
+	New int32 `json:"new"`
+	// +optional
+	Done int32 `json:"done"`
 }
 
 // SliceCluster is one cluster's part of a slice.

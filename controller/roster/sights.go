@@ -49,8 +49,8 @@ func (r *Roster) sites() map[string][]string {
 	}
 	for _, b := range r.others {
 		for _, n := range b.Nodes {
-			for slice := range n.Keys {
-				if r.slices[slice] != nil {
+			for slice := range r.slices {
+				if n.On(slice) {
 					out[slice] = append(out[slice], b.Cluster+"/"+n.Name)
 				}
 			}

@@ -21,9 +21,9 @@ func (r *Roster) Bulletin() *fleet.Bulletin {
 		}
 		// A node may still have the key of a slice that it has just left: the others need not know it.
 		keys := map[string]fleet.Key{}
-		for s, k := range n.Keys {
-			if s == fleet.ManagementSlice || r.hosts[n.Name][s] {
-				keys[s] = k
+		for name, k := range n.Keys {
+			if s, _ := fleet.SplitKeyName(name); s == fleet.ManagementSlice || r.hosts[n.Name][s] {
+				keys[name] = k
 			}
 		}
 		n.Keys = keys
@@ -181,9 +181,9 @@ func (r *Roster) keysFor(node string, c fleet.Cluster, n fleet.Node) map[string]
 	takesPart := r.gateways[node] || r.carriers[node] || len(r.hosts[node]) > 0
 	swap := r.carriers[node] && n.Carrier && c.Name != r.f.Cluster
 	keys := map[string]fleet.Key{}
-	for s, k := range n.Keys {
-		if r.hosts[node][s] {
-			keys[s] = k
+	for name, k := range n.Keys {
+		if s, _ := fleet.SplitKeyName(name); r.hosts[node][s] {
+			keys[name] = k
 		}
 	}
 	peer := len(keys) > 0

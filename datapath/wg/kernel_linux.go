@@ -67,9 +67,12 @@ func (k *Kernel) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (chan
 		return 0, fmt.Errorf("slice %s: %w", want.Slice, err)
 	}
 	defer ns.Close()
-	d := k.get(want.Slice)
+	if other := k.sharing(want); other != "" {
+		return 0, fmt.Errorf("slice %s: the kernel's devices cannot share a link, and %s has it: a node with this driver has one generation of keys", want.Slice, other)
+	}
+	d := k.get(want.Name())
 	if d != nil && (d.path != want.NetNS || d.link != want.Link || d.ns != id || d.key != key || d.bind != bind || !hasLink(ns, want.Link)) {
-		if err := k.Remove(want.Slice); err != nil {
+		if err := k.Remove(want.Name()); err != nil {
 			return 0, err
 		}
 		d, changes = nil, 1
@@ -80,7 +83,7 @@ func (k *Kernel) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (chan
 			return changes, fmt.Errorf("slice %s: %w", want.Slice, err)
 		}
 		k.mu.Lock()
-		k.devices[want.Slice] = d
+		k.devices[want.Name()] = d
 		k.mu.Unlock()
 		changes++
 	}
@@ -95,6 +98,21 @@ func (k *Kernel) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (chan
 	}
 	return changes, nil
 }
+
+// sharing names another device that has the link which a device is to have.
+func (k *Kernel) sharing(want plan.Device) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for name, d := range k.devices {
+		if name != want.Name() && d.path == want.NetNS && d.link == want.Link {
+			return name
+		}
+	}
+	return ""
+}
+
+// Settle implements [Driver]: no slice has more than one device.
+func (k *Kernel) Settle() {}
 
 func (k *Kernel) get(slice string) *kernelDevice {
 	k.mu.Lock()

@@ -31,12 +31,26 @@ type Userspace struct {
 
 type userDevice struct {
 	dev  *device.Device
-	tun  tun.Device
+	seat *seat // at the slice's link
 	ns   nsID
 	path string
 	link string
 	bind *relay.Port
 	key  PrivateKey
+	own  fleet.Key // key's public part
+	made time.Time
+
+	slice      string
+	generation uint64
+	wanted     []plan.Peer             // as last applied; under the driver's mu, as is tried
+	tried      map[fleet.Key]time.Time // when a first handshake was begun last
+}
+
+// peersOf lists a device's peers as last applied.
+func (u *Userspace) peersOf(d *userDevice) []plan.Peer {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return d.wanted
 }
 
 var _ Driver = (*Userspace)(nil)
@@ -62,9 +76,9 @@ func (u *Userspace) Name() string { return "userspace" }
 
 // Apply implements [Driver].
 func (u *Userspace) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (changes int, err error) {
-	d := u.get(want.Slice)
+	d := u.get(want.Name())
 	if d != nil && d.stale(want, key, bind) {
-		u.forget(want.Slice)
+		u.forget(want.Name())
 		d.dev.Close()
 		d, changes = nil, 1
 	}
@@ -74,7 +88,7 @@ func (u *Userspace) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (c
 		}
 		changes++
 	}
-	if l, ok := d.tun.(*link); ok {
+	if l, ok := d.seat.fork.link.(*link); ok {
 		n, err := l.dress(want)
 		changes += n
 		if err != nil {
@@ -85,6 +99,10 @@ func (u *Userspace) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (c
 	if err != nil {
 		return changes, fmt.Errorf("slice %s: %w", want.Slice, err)
 	}
+	u.mu.Lock()
+	d.wanted = want.Peers
+	u.mu.Unlock()
+	u.steer(d)
 	return changes + n, nil
 }
 
@@ -111,10 +129,15 @@ func (d *userDevice) stale(want plan.Device, key PrivateKey, bind *relay.Port) b
 	if d.key != key || d.path != want.NetNS || d.link != want.Link || d.bind != bind {
 		return true
 	}
+	return d.elsewhere()
+}
+
+// elsewhere tells whether the device's namespace was made anew.
+func (d *userDevice) elsewhere() bool {
 	if d.ns == (nsID{}) {
 		return false
 	}
-	h, id, err := namespace(want.NetNS)
+	h, id, err := namespace(d.path)
 	if err != nil {
 		return true
 	}
@@ -123,11 +146,12 @@ func (d *userDevice) stale(want plan.Device, key PrivateKey, bind *relay.Port) b
 }
 
 func (u *Userspace) create(want plan.Device, key PrivateKey, bind *relay.Port) (*userDevice, error) {
-	t, ns, err := u.tun(want)
+	at, ns, err := u.fork(want)
 	if err != nil {
 		return nil, err
 	}
-	log := u.log.With("slice", want.Slice)
+	t := at.sit()
+	log := u.log.With("slice", want.Name())
 	dev := device.NewDevice(t, bind, &device.Logger{
 		Verbosef: device.DiscardLogf, // it speaks of every packet that it does not like
 		Errorf:   func(f string, a ...any) { log.Debug("wireguard", "err", fmt.Sprintf(f, a...)) },
@@ -140,21 +164,39 @@ func (u *Userspace) create(want plan.Device, key PrivateKey, bind *relay.Port) (
 		dev.Close()
 		return nil, fmt.Errorf("start: %w", err)
 	}
-	d := &userDevice{dev: dev, tun: t, ns: ns, path: want.NetNS, link: want.Link, bind: bind, key: key}
+	d := &userDevice{dev: dev, seat: t, ns: ns, path: want.NetNS, link: want.Link, bind: bind, key: key, own: key.Public(),
+		made: time.Now(), slice: want.Slice, generation: want.Generation, tried: map[fleet.Key]time.Time{}}
 	u.mu.Lock()
-	u.devices[want.Slice] = d
+	u.devices[want.Name()] = d
 	u.mu.Unlock()
 	return d, nil
 }
 
+// fork returns the link of a device: that of the slice's other device, if there is one, else a new one.
+func (u *Userspace) fork(want plan.Device) (*fork, nsID, error) {
+	u.mu.Lock()
+	for _, d := range u.devices {
+		if d.slice == want.Slice && d.path == want.NetNS && d.link == want.Link && !d.seat.fork.dead.Load() && !d.elsewhere() {
+			defer u.mu.Unlock()
+			return d.seat.fork, d.ns, nil
+		}
+	}
+	u.mu.Unlock()
+	t, ns, err := u.tun(want)
+	if err != nil {
+		return nil, nsID{}, err
+	}
+	return newFork(t), ns, nil
+}
+
 // Remove implements [Driver].
-func (u *Userspace) Remove(slice string) error {
-	d := u.get(slice)
+func (u *Userspace) Remove(name string) error {
+	d := u.get(name)
 	if d == nil {
 		return nil
 	}
-	u.forget(slice)
-	if l, ok := d.tun.(*link); ok {
+	u.forget(name)
+	if l, ok := d.seat.fork.link.(*link); ok && d.seat.alone() {
 		l.unpersist()
 	}
 	d.dev.Close()

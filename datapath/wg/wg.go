@@ -84,12 +84,16 @@ type Driver interface {
 	// Apply makes a slice's device what want says and tells how many things it had to change: 0 the second time.
 	// bind is the device's place at the switch.
 	Apply(want plan.Device, key PrivateKey, bind *relay.Port) (changes int, err error)
-	// Remove deletes a slice's device and its link. A device that is not there is no error.
-	Remove(slice string) error
-	// Peers tells how a slice's peers do.
-	Peers(slice string) (map[fleet.Key]PeerStat, error)
-	// Handshake starts a handshake with a peer. With renew the present session is given up first.
-	Handshake(slice string, peer fleet.Key, renew bool)
+	// Remove deletes a device, by its name, and with the last one of a slice the link. A device that is not there is no
+	// error.
+	Remove(name string) error
+	// Peers tells how a device's peers do.
+	Peers(name string) (map[fleet.Key]PeerStat, error)
+	// Handshake starts a handshake of a device with a peer. With renew the present session is given up first.
+	Handshake(name string, peer fleet.Key, renew bool)
+	// Settle is to be called every second. Of slices with several devices, which have keys of different generations, it
+	// has the newer ones shake hands, and moves each peer's packets to the newest device that has a session with it.
+	Settle()
 	// Close stops all devices. Their links stay, with addresses and routes, for whoever takes over.
 	Close()
 }

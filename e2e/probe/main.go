@@ -5,6 +5,7 @@
 //	probe get [-n N] URL              N fresh HTTP requests, one line of answer each
 //	probe ask tcp|udp|sctp|icmp ADDR  one question, one line of answer
 //	probe hold ADDR                   one TCP connection, a question every 20 ms, until stdin ends: lost, longest gap
+//	probe count ADDR                  datagrams all the time, until stdin ends: how many were not answered
 //	probe load -log FILE NAME=KIND:ADDR…   ask all the time by stream, dial or udp, and note what came of it (see load.go)
 //	probe fate -file F HOST SERVICE   what becomes of connections to a host that is about to go (see fate.go)
 //	probe dig NAME [A|AAAA|SRV]       what the pod's resolver answers
@@ -43,15 +44,15 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("want one of serve, get, ask, hold, load, fate, dig, query, names, addrs, shoot, letters, seen, pause")
+		return errors.New("want one of serve, get, ask, hold, count, load, fate, dig, query, names, addrs, shoot, letters, seen, pause")
 	}
 	verbs := map[string]func([]string) error{
-		"serve": serve, "get": get, "ask": ask, "hold": hold, "load": load, "fate": fate, "dig": dig, "query": query, "names": names,
+		"serve": serve, "get": get, "ask": ask, "hold": hold, "count": count, "load": load, "fate": fate, "dig": dig, "query": query, "names": names,
 		"addrs": addrs, "shoot": shoot, "letters": letters, "seen": seen, "pause": pause,
 	}
 	verb, ok := verbs[args[0]]
 	if !ok {
-		return fmt.Errorf("%q: want one of serve, get, ask, hold, load, fate, dig, query, names, addrs, shoot, letters, seen, pause", args[0])
+		return fmt.Errorf("%q: want one of serve, get, ask, hold, count, load, fate, dig, query, names, addrs, shoot, letters, seen, pause", args[0])
 	}
 	return verb(args[1:])
 }

@@ -117,12 +117,13 @@ func (a *agent) compile() (*fleet.Intent, plan.Node, []fleet.Problem) {
 	a.planning.Lock()
 	defer a.planning.Unlock()
 	a.mu.Lock()
-	in, nodes := a.intent, a.nodes
+	in, nodes, generations := a.intent, a.nodes, a.generations()
 	a.mu.Unlock()
 	if in == nil || in.Purge {
 		return in, plan.Node{}, nil
 	}
-	want, problems := a.compiler.Compile(*in, plan.Local{Port: a.cfg.Port, MTU: a.mtu, NetNS: filepath.Join(a.cfg.RunDir, "netns"), Nodes: nodes})
+	want, problems := a.compiler.Compile(*in, plan.Local{Port: a.cfg.Port, MTU: a.mtu, NetNS: filepath.Join(a.cfg.RunDir, "netns"), Nodes: nodes,
+		Generations: generations})
 	a.seq++
 	var kept []string
 	for i := range want.Slices {

@@ -1,8 +1,8 @@
 package node
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -291,14 +291,26 @@ func (a *agent) reconcile(ctx context.Context, how datapath.How) {
 	fail := func(reason, next string, err error) {
 		problems = append(problems, fleet.Problem{Reason: reason, Where: "node " + a.cfg.Node, Message: err.Error(), Next: next})
 	}
+	held := a.turn(ctx, in)
 	newest, want, unplanned := a.compile()
+	if newest != in { // it came just now
+		held = errors.Join(held, a.turn(ctx, newest))
+		newest, want, unplanned = a.compile()
+	}
 	if newest.Purge {
 		poke(a.wake)
 		return
 	}
 	in = newest
 	problems = append(problems, unplanned...)
-	problems = append(problems, a.tellTunnel(ctx, in, want, how)...)
+	if held != nil {
+		fail("TunnelDown", tunnelNext, held)
+		a.mu.Lock()
+		a.tunnelDown = true
+		a.mu.Unlock()
+	} else {
+		problems = append(problems, a.tellTunnel(ctx, in, want, how)...)
+	}
 	res, err := a.cfg.Datapath.Apply(ctx, want.Slices, how)
 	if err != nil {
 		fail("SliceFailed", "see the agent's log", err)
@@ -374,9 +386,15 @@ func (a *agent) tellTunnel(ctx context.Context, in *fleet.Intent, want plan.Node
 func (a *agent) ensureKeys(ctx context.Context, in *fleet.Intent) error {
 	keys := map[string]fleet.Key{}
 	names := []string{fleet.ManagementSlice}
+	a.mu.Lock()
 	for _, s := range in.Slices {
-		names = append(names, s.Name)
+		if r := a.rings[s.Name]; r != nil {
+			for _, g := range r.Held() {
+				names = append(names, fleet.KeyName(s.Name, g))
+			}
+		}
 	}
+	a.mu.Unlock()
 	var failed error
 	for _, name := range names {
 		// Asked each time: a tunnel whose state was lost has a new key, and the others must hear of it.
@@ -410,9 +428,13 @@ func (a *agent) dropKeys(ctx context.Context, in *fleet.Intent) {
 	held, now := a.tunnel.Keys, time.Now()
 	var drop []string
 	for name := range held {
-		hosted := name == fleet.ManagementSlice || slices.ContainsFunc(in.Slices, func(s fleet.Slice) bool { return s.Name == name })
+		slice, generation := fleet.SplitKeyName(name)
+		hosted := name == fleet.ManagementSlice || slices.ContainsFunc(in.Slices, func(s fleet.Slice) bool { return s.Name == slice })
 		since, waiting := a.unused[name]
+		ring := a.rings[slice]
 		switch {
+		case hosted && ring != nil && !slices.Contains(ring.Held(), generation):
+			drop = append(drop, name) // it was changed
 		case hosted:
 			delete(a.unused, name)
 		case !waiting:
@@ -444,13 +466,7 @@ func (a *agent) lookAtTunnel(ctx context.Context) (again bool) {
 		a.tunnelDown = true
 		return again
 	}
-	var peers []fleet.PeerState
-	for _, d := range st.Devices {
-		peers = append(peers, d.Peers...)
-	}
-	slices.SortFunc(peers, func(x, y fleet.PeerState) int {
-		return cmp.Or(cmp.Compare(x.Slice, y.Slice), cmp.Compare(x.Peer, y.Peer))
-	})
+	peers := peersOf(st.Devices)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	again = a.tunnelDown || !a.tunnel.Started.IsZero() && !a.tunnel.Started.Equal(st.Started)
@@ -459,6 +475,9 @@ func (a *agent) lookAtTunnel(ctx context.Context) (again bool) {
 		poke(a.dirty)
 	}
 	a.tunnel, a.peers = st, peers
+	if a.intent != nil && a.step(a.intent, time.Now()) {
+		again = true
+	}
 	return again
 }
 
@@ -468,6 +487,9 @@ func (a *agent) nextLook() time.Duration {
 	defer a.mu.Unlock()
 	if a.tunnelDown {
 		return min(a.cfg.Timing.Tunnel, tunnelDownLook)
+	}
+	if a.changing() {
+		return min(a.cfg.Timing.Tunnel, changingLook)
 	}
 	return a.cfg.Timing.Tunnel
 }
@@ -512,7 +534,7 @@ func (a *agent) purge(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.attachments, a.want, a.keys = nil, plan.Node{}, map[string]fleet.Key{}
-	a.tunnel, a.peers, a.told = tunnel.Status{}, nil, nil
+	a.tunnel, a.peers, a.told, a.rings = tunnel.Status{}, nil, nil, nil
 	a.purged = len(problems) == 0
 	if a.purged {
 		a.applied = a.intent.Rev

@@ -24,6 +24,7 @@ import (
 
 	"seaway.dev/seaway/datapath"
 	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/keys"
 	"seaway.dev/seaway/slice/plan"
 	"seaway.dev/seaway/slice/share"
 	"seaway.dev/seaway/tunnel"
@@ -244,9 +245,10 @@ type agent struct {
 	keys        map[string]fleet.Key
 	tunnel      tunnel.Status
 	tunnelDown  bool
-	told        *plan.Tunnel         // that the tunnel took without a complaint; nil: to be told again
-	peers       []fleet.PeerState    // of all slices, sorted
-	unused      map[string]time.Time // keys of slices that are not here any more, since when
+	told        *plan.Tunnel          // that the tunnel took without a complaint; nil: to be told again
+	peers       []fleet.PeerState     // of all slices, sorted
+	unused      map[string]time.Time  // keys of slices that are not here any more, since when
+	rings       map[string]*keys.Ring // which generations of keys are held, by slice
 	attachments []fleet.Attachment
 	problems    map[string][]fleet.Problem // by who found them
 	addrs       []netip.Addr

@@ -38,6 +38,9 @@ type Local struct {
 	NetNS string
 	// Nodes is how the other nodes look from here, by cluster/node. Who is not in it is taken to be there.
 	Nodes map[string]share.Sight
+	// Generations are those of its own keys, by slice, rising: see package keys. A slice that is not in it has the one
+	// generation that the intent says.
+	Generations map[string][]uint64
 }
 
 // Compile says what the node of an intent should be. Problems are what could not be planned and why; the rest of the
@@ -66,14 +69,20 @@ func compileFrame(in fleet.Intent, local Local, w *ways) (Node, []fleet.Problem)
 	}
 	for _, s := range sorted(in.Slices, func(a, b fleet.Slice) int { return strings.Compare(a.Name, b.Name) }) {
 		n.Slices = append(n.Slices, c.slice(s))
-		n.Tunnel.Devices = append(n.Tunnel.Devices, c.device(s))
+		gens := local.Generations[s.Name]
+		if len(gens) == 0 {
+			gens = []uint64{s.KeyGeneration}
+		}
+		for _, g := range gens {
+			n.Tunnel.Devices = append(n.Tunnel.Devices, c.device(s, g))
+		}
 	}
 	if dev, ns, ok := c.management(); ok {
 		n.Slices = append(n.Slices, ns)
 		n.Tunnel.Devices = append(n.Tunnel.Devices, dev)
 	}
 	slices.SortFunc(n.Slices, func(a, b Slice) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(n.Tunnel.Devices, func(a, b Device) int { return strings.Compare(a.Slice, b.Slice) })
+	slices.SortStableFunc(n.Tunnel.Devices, func(a, b Device) int { return strings.Compare(a.Slice, b.Slice) })
 	n.Tunnel.Relay = c.targets()
 	if w.neighbors == nil {
 		w.neighbors = c.neighbors()
@@ -214,13 +223,14 @@ func (c *compiler) routes(s fleet.Slice, out Slice) []Route {
 	return routes
 }
 
-// device plans this node's end of a slice: a peer for every other node that has a key on it.
-func (c *compiler) device(s fleet.Slice) Device {
-	d := Device{Slice: s.Name, NetNS: c.netns(s.Name), Link: TunLink, MTU: c.mtu(s.Name)}
+// device plans this node's end of a slice, with its key of one generation: a peer for every other node that has a key
+// of that generation.
+func (c *compiler) device(s fleet.Slice, generation uint64) Device {
+	d := Device{Slice: s.Name, Generation: generation, NetNS: c.netns(s.Name), Link: TunLink, MTU: c.mtu(s.Name)}
 	allowed := c.holders(s.Name)
 	for _, cl := range c.in.Clusters {
 		for _, n := range cl.Nodes {
-			key, ok := n.Keys[s.Name]
+			key, ok := n.Keys[d.Name()]
 			if !ok || n.ID() == c.self.ID() {
 				continue
 			}
@@ -464,7 +474,7 @@ func (c *compiler) mtu(slice string) int {
 	most := overhead
 	for _, cl := range c.in.Clusters {
 		for _, n := range cl.Nodes {
-			if _, on := n.Keys[slice]; !on {
+			if !n.On(slice) {
 				continue
 			}
 			if n.MTU > 0 {

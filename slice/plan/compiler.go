@@ -15,7 +15,8 @@ import (
 // changes:
 //
 //	ways       to other nodes         again when slices or clusters are other lists
-//	frame      all but services       again when those, pods or policies are other lists, or a node's sight changed
+//	frame      all but services       again when those, pods or policies are other lists, a node's sight changed, or the
+//	                                  generations of the node's own keys: ways and fragments know nothing of those
 //	fragments  one service's entries  again when that service changed, or a node's sight
 //	aliases    on slices with them    always
 //
@@ -81,7 +82,8 @@ func (k *Compiler) Compile(in fleet.Intent, local Local) (Node, []fleet.Problem)
 func (k *Compiler) sameFrame(in *fleet.Intent, local Local) bool {
 	o := &k.in
 	return in.Cluster == o.Cluster && in.Node == o.Node && in.Purge == o.Purge && local.Port == k.local.Port && local.MTU == k.local.MTU &&
-		local.NetNS == k.local.NetNS && fleet.SameList(in.Slices, o.Slices) && fleet.SameList(in.Clusters, o.Clusters) &&
+		local.NetNS == k.local.NetNS && maps.EqualFunc(local.Generations, k.local.Generations, slices.Equal) &&
+		fleet.SameList(in.Slices, o.Slices) && fleet.SameList(in.Clusters, o.Clusters) &&
 		fleet.SameList(in.Pods, o.Pods) && fleet.SameList(in.Policies, o.Policies)
 }
 

@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -56,7 +57,7 @@ func (x *telling) endpoints(old []fleet.Endpoint) []fleet.Endpoint {
 func (x *telling) step() {
 	in := &x.in
 	in.Rev++
-	switch x.r.IntN(14) {
+	switch x.r.IntN(17) {
 	case 0:
 		in.Services = append(slices.Clone(in.Services), x.service(fmt.Sprint("s", x.r.IntN(40))))
 		if x.r.IntN(3) > 0 {
@@ -94,6 +95,8 @@ func (x *telling) step() {
 		in.Policies = []fleet.Policy{{Name: fmt.Sprint("p", x.r.IntN(3)), Slice: "pay"}}
 	case 8:
 		in.Purge = x.r.IntN(8) == 0
+	case 9, 10, 11:
+		x.rekey()
 	default: // a service changes
 		if len(in.Services) == 0 {
 			return
@@ -110,11 +113,44 @@ func (x *telling) step() {
 	}
 }
 
+// rekey changes of which generations keys are: the node's own, those to be had, or another node's.
+func (x *telling) rekey() {
+	in, slice := &x.in, []string{"pay", "ops"}[x.r.IntN(2)]
+	switch x.r.IntN(3) {
+	case 0:
+		gens := maps.Clone(x.local.Generations)
+		if gens == nil {
+			gens = map[string][]uint64{}
+		}
+		first := uint64(x.r.IntN(3))
+		gens[slice] = [][]uint64{nil, {first}, {first, first + 1}}[x.r.IntN(3)]
+		x.local.Generations = gens
+	case 1:
+		in.Slices = slices.Clone(in.Slices)
+		in.Slices[x.r.IntN(len(in.Slices))].KeyGeneration = uint64(x.r.IntN(4))
+	case 2:
+		in.Clusters = slices.Clone(in.Clusters)
+		c := &in.Clusters[x.r.IntN(len(in.Clusters))]
+		c.Nodes = slices.Clone(c.Nodes)
+		n := &c.Nodes[x.r.IntN(len(c.Nodes))]
+		n.Keys = maps.Clone(n.Keys)
+		if g := uint64(x.r.IntN(4)); x.r.IntN(3) == 0 {
+			delete(n.Keys, fleet.KeyName(slice, g))
+		} else {
+			n.Keys[fleet.KeyName(slice, g)] = fleet.Key{9, byte(x.r.IntN(200))}
+		}
+	}
+}
+
 // TestCompilerIsCompile: whatever intents come one after the other, a Compiler's answers are those of Compile.
 func TestCompilerIsCompile(t *testing.T) {
 	for seed := range uint64(200) {
 		x := &telling{r: rand.New(rand.NewPCG(seed, 3)), in: intent(t, "testdata/gateway.yaml"), local: plan.Local{Port: 1, MTU: 1500}}
-		x.in.Slices = append(x.in.Slices, fleet.Slice{Name: "ops", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.10.0.0/16")}})
+		for i, name := range []string{"ops", "pay"} {
+			if !slices.ContainsFunc(x.in.Slices, func(s fleet.Slice) bool { return s.Name == name }) {
+				x.in.Slices = append(x.in.Slices, fleet.Slice{Name: name, Prefixes: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(10 - i), 0, 0}), 16)}})
+			}
+		}
 		var k plan.Compiler
 		for step := range 60 {
 			x.step()
@@ -183,6 +219,31 @@ func TestAChangeCompilesWhatItChanges(t *testing.T) {
 			t.Fatalf("one endpoint changed: compiled %+v after %+v", k.Work, before)
 		}
 		in = now
+	}
+}
+
+// TestAChangeOfKeysCompilesNoService: when the generations of a node's keys change, its devices and pods are planned
+// again; services and the ways to other nodes are not.
+func TestAChangeOfKeysCompilesNoService(t *testing.T) {
+	in := crowded(1000)
+	var k plan.Compiler
+	before, _ := k.Compile(*in, plan.Local{})
+	work := k.Work
+	both := plan.Local{Generations: map[string][]uint64{"pay": {0, 1}}}
+	n, _ := k.Compile(*in, both)
+	if k.Work.Services != work.Services || k.Work.Frames != work.Frames+1 {
+		t.Fatalf("compiled %+v after %+v", k.Work, work)
+	}
+	if got := len(n.Tunnel.Devices); got != len(before.Tunnel.Devices)+1 {
+		t.Fatalf("%d devices, want one more than %d", got, len(before.Tunnel.Devices))
+	}
+	if a, b := before.Tunnel.Neighbors, n.Tunnel.Neighbors; len(a) == 0 || &a[0] != &b[0] {
+		t.Fatal("the ways to other nodes were worked out again")
+	}
+	work = k.Work
+	both.Generations = map[string][]uint64{"pay": {0, 1}} // another map, of the same
+	if k.Compile(*in, both); k.Work != work {
+		t.Fatalf("the same generations were compiled again: %+v after %+v", k.Work, work)
 	}
 }
 

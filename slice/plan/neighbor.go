@@ -53,7 +53,7 @@ func (c *compiler) neighbors() []Neighbor {
 
 // shares tells whether a node is on a slice that this one hosts.
 func (c *compiler) shares(n fleet.Node) bool {
-	return slices.ContainsFunc(c.in.Slices, func(s fleet.Slice) bool { _, on := n.Keys[s.Name]; return on })
+	return slices.ContainsFunc(c.in.Slices, func(s fleet.Slice) bool { return n.On(s.Name) })
 }
 
 // relays picks the gateways that are kept warm for the pair of this node and another. The two ends pick the same ones,

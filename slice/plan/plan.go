@@ -42,7 +42,7 @@ type Node struct {
 // Tunnel is what the tunnel process of a node should be.
 type Tunnel struct {
 	Port    uint16   `json:"port"`
-	Devices []Device `json:"devices,omitempty"` // sorted by slice
+	Devices []Device `json:"devices,omitempty"` // sorted by slice and generation
 	Relay   []Target `json:"relay,omitempty"`   // sorted by node, then slice; empty unless the node is a gateway
 	// Gateways are all that may turn up as the far end of a path, because a peer chose them: known by name, then, a
 	// session that came in by one is seen to be relayed.
@@ -65,13 +65,20 @@ type Neighbor struct {
 
 // Device is one WireGuard device: the node's end of one slice.
 type Device struct {
-	Slice string         `json:"slice"`
+	Slice string `json:"slice"`
+	// Generation is that of the device's key, and of its peers' keys. Devices of one slice share the link: each packet
+	// goes by the newest one that has a session with its peer.
+	Generation uint64 `json:"generation,omitempty"`
+
 	NetNS string         `json:"netns"` // path of the namespace that holds the device
 	Link  string         `json:"link"`
 	MTU   int            `json:"mtu"`             // inner, bytes
 	Addrs []netip.Prefix `json:"addrs,omitempty"` // on the device itself: the management slice only
 	Peers []Peer         `json:"peers,omitempty"` // sorted by ID
 }
+
+// Name tells devices apart, and is the name of the device's key.
+func (d Device) Name() string { return fleet.KeyName(d.Slice, d.Generation) }
 
 // Peer is another node on the same slice.
 type Peer struct {
