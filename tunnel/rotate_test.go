@@ -207,8 +207,8 @@ func TestKeysChange(t *testing.T) {
 		n.slices["pay"].IP("route replace 10.77.0.0/16 dev " + plan.TunLink)
 	}
 	eventually(t, 5*time.Second, func() error { return a.ping("pay", "10.77.2.1") })
-	there := startCount(t, a.slices["pay"], b.slices["pay"], "10.77.2.1", 500*time.Microsecond)
-	back := startCount(t, b.slices["pay"], a.slices["pay"], "10.77.1.1", 500*time.Microsecond)
+	there := startCount(t, a.slices["pay"], b.slices["pay"], "10.77.2.1", 4*time.Millisecond)
+	back := startCount(t, b.slices["pay"], a.slices["pay"], "10.77.1.1", 4*time.Millisecond)
 	s := startStream(t, a.slices["pay"], b.slices["pay"], "10.77.2.1")
 	s.moves(t, 5*time.Second)
 	for g := uint64(2); g <= 4; g++ {
@@ -243,7 +243,7 @@ func TestKeysChange(t *testing.T) {
 		}
 	}
 
-	control := startCount(t, a.slices["pay"], b.slices["pay"], "10.77.2.1", 500*time.Microsecond)
+	control := startCount(t, a.slices["pay"], b.slices["pay"], "10.77.2.1", 4*time.Millisecond)
 	s.moves(t, 5*time.Second)
 	generation(t, "pay", 5, addrs, paths)
 	for n := range addrs {
