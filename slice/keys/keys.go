@@ -23,8 +23,9 @@ const (
 	// needs, more are held if changes follow on each other faster than the rest; the hub begins none before all nodes
 	// have published keys of the one before, so that nobody is left without a generation in common with another.
 	Most = 6
-	// Rest is how long an older generation is kept after it was last needed or heard.
-	Rest = 10 * time.Second
+	// Rest is how long an older generation is kept after it was last needed or heard. It is shorter than the 10 s after
+	// which WireGuard answers silence with a keepalive (KeepaliveTimeout), which would be heard as if it were needed.
+	Rest = 5 * time.Second
 	// Gone is how long a peer that has published a key of the newest generation may be without a session by it. After
 	// that time no session by an older one can be left either: WireGuard's end after 180 s.
 	Gone = 4 * time.Minute
