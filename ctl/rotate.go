@@ -73,6 +73,19 @@ func (c *cli) rotateSlice(ctx context.Context, name string, wait time.Duration) 
 	})
 }
 
+// keysAge tells how old a slice's keys are at most: "3h0m0s old", or how far a change is.
+func keysAge(s *v1alpha1.Slice, now time.Time) string {
+	k, since := s.Status.Keys, s.CreationTimestamp.Time
+	if k != nil && k.Generation > 0 && k.Since != nil {
+		since = k.Since.Time
+	}
+	age := now.Sub(since).Round(time.Second).String() + " old"
+	if k != nil && k.Done < k.Nodes {
+		age += fmt.Sprintf(", %d of %d nodes", k.Done, k.Nodes)
+	}
+	return age
+}
+
 // keysLine tells of which generation a slice's keys are, how old, and how far a change is.
 func keysLine(k *v1alpha1.SliceKeys, now time.Time) string {
 	age := "age unknown"

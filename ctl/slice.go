@@ -230,7 +230,7 @@ func (c *cli) sliceListCmd() *cobra.Command {
 
 func (c *cli) sliceTable(list []v1alpha1.Slice) error {
 	w := tabwriter.NewWriter(c.Out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "SLICE\tREADY\tREASON\tPREFIXES\tCLUSTERS\tNAMESPACES\tPODS")
+	fmt.Fprintln(w, "SLICE\tREADY\tREASON\tPREFIXES\tCLUSTERS\tNAMESPACES\tPODS\tKEYS")
 	for _, s := range list {
 		state, reason := condition(s.Status.Conditions, v1alpha1.SliceReady)
 		var names []string
@@ -241,7 +241,7 @@ func (c *cli) sliceTable(list []v1alpha1.Slice) error {
 		if sel := s.Spec.Namespaces.Selector; sel != nil {
 			ns = append(ns[:len(ns):len(ns)], metav1.FormatLabelSelector(sel))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", s.Name, state, reason, joined(s.Spec.Prefixes), dash(strings.Join(names, ",")), dash(strings.Join(ns, ",")), s.Status.Pods)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Name, state, reason, joined(s.Spec.Prefixes), dash(strings.Join(names, ",")), dash(strings.Join(ns, ",")), s.Status.Pods, keysAge(&s, time.Now()))
 	}
 	return w.Flush()
 }

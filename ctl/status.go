@@ -124,6 +124,10 @@ func (t *target) overview(ctx context.Context) (*Overview, error) {
 	return o, nil
 }
 
+// changeTakes is for how long a change of keys is nothing that needs anybody: it takes some 20 s, and a node that is being
+// restarted some more.
+const changeTakes = 3 * time.Minute
+
 // troubles turns conditions into problems: a false Ready, and whatever else is true and not it.
 func troubles(where string, list []metav1.Condition, ready string) []fleet.Problem {
 	var out []fleet.Problem
@@ -133,6 +137,9 @@ func troubles(where string, list []metav1.Condition, ready string) []fleet.Probl
 	}
 	seen := false
 	for _, cond := range list {
+		if cond.Type == v1alpha1.SliceKeysChanging && time.Since(cond.LastTransitionTime.Time) < changeTakes {
+			continue // it passes
+		}
 		if cond.Type == cond.Reason && cond.Type != ready && cond.Type != v1alpha1.ClusterJoined && cond.Status == metav1.ConditionTrue {
 			add(cond)
 			seen = true

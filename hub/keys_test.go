@@ -2,9 +2,12 @@ package hub
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/client-go/tools/record"
 
 	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/fleet"
@@ -92,4 +95,59 @@ func keysOf(sl *v1alpha1.Slice) int64 {
 		return 0
 	}
 	return sl.Status.Keys.Generation
+}
+
+// TestChangesAreTold: events say when a change of keys began, why, and when all nodes were done; each once.
+func TestChangesAreTold(t *testing.T) {
+	sl := pay("10.77.0.0/16")
+	events := record.NewFakeRecorder(20)
+	now := t0
+	s := sliceLoop{log: slog.New(slog.DiscardHandler), events: events, heard: newHearing(func() time.Time { return now })}
+	look := func(after time.Duration, c1, c2 []uint64) string {
+		now = now.Add(after)
+		status, err := judge(sl, nil, []member{holding("c1", c1...), holding("c2", c2...)}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := sl.DeepCopy()
+		sl.Status = status
+		s.audit(before, sl)
+		var told []string
+		for {
+			select {
+			case e := <-events.Events:
+				told = append(told, e)
+				continue
+			default:
+			}
+			return strings.Join(told, "; ")
+		}
+	}
+	g := func(g ...uint64) []uint64 { return g }
+	for _, c := range []struct {
+		what, asked, schedule string
+		after                 time.Duration
+		c1, c2                []uint64
+		want                  string
+	}{
+		{"nobody asks", "", "", 0, g(0), g(0), ""},
+		{"asked for", "noon", "", 0, g(0), g(0), "Normal KeysChanging the nodes' keys are changed to generation 1 (asked for at noon): 2 nodes"},
+		{"going on", "noon", "", time.Second, g(0, 1), g(0), ""},
+		{"the hub is another", "noon", "", time.Second, g(0, 1), g(0, 1), ""},
+		{"one is done", "noon", "", time.Second, g(1), g(0, 1), ""},
+		{"done", "noon", "", 10 * time.Second, g(1), g(1), "Normal KeysChanged 2 nodes of 2 have keys of generation 1 and no older ones, 13s after the change began"},
+		{"nothing new", "noon", "", time.Minute, g(1), g(1), ""},
+		{"a schedule, not due", "noon", "1h", time.Minute, g(1), g(1), ""},
+		{"due", "noon", "1h", time.Hour, g(1), g(1), "Normal KeysChanging the nodes' keys are changed to generation 2 (on schedule): 2 nodes"},
+		{"one is away for hours", "noon", "1h", 50 * time.Minute, g(1, 2), g(1), ""},
+		{"and comes back", "noon", "1h", time.Minute, g(2), g(2), "Normal KeysChanged 2 nodes of 2 have keys of generation 2 and no older ones, 51m0s after the change began"},
+	} {
+		sl.Spec.KeyRotation = c.schedule
+		if c.asked != "" {
+			sl.Annotations = map[string]string{v1alpha1.RotateAnnotation: c.asked}
+		}
+		if got := look(c.after, c.c1, c.c2); got != c.want {
+			t.Errorf("%s: told %q, want %q", c.what, got, c.want)
+		}
+	}
 }

@@ -81,10 +81,11 @@ func (s *sliceLoop) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 	// The resource version goes along: blocks carved from an old view of the slice are not written.
 	before := sl.DeepCopy()
 	sl.Status = status
-	s.audit(before, &sl)
 	if err := s.client.Status().Patch(ctx, &sl, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 		return ctrl.Result{}, fmt.Errorf("status of slice %s: %w", sl.Name, err)
 	}
+	sl.Status = status // as written, whatever the answer was
+	s.audit(before, &sl)
 	s.log.Debug("slice status written", "slice", sl.Name, "clusters", len(status.Clusters))
 	return next, nil
 }
