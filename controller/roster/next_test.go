@@ -55,6 +55,7 @@ func (h *hearing) step() {
 		if h.r.IntN(2) == 0 {
 			f.Slices = append(f.Slices, wish("ops", 5, "10.78.0.0/16", "ops"))
 		}
+		f.Slices[0].KeyGeneration = uint64(h.r.IntN(3))
 	default:
 		name := []string{"c2", "c3"}[h.r.IntN(2)]
 		f.Bulletins[name] = h.change(f.Bulletins[name])
@@ -85,6 +86,10 @@ func (h *hearing) change(old *fleet.Bulletin) *fleet.Bulletin {
 			b.Nodes = slices.Clone(b.Nodes)
 			b.Nodes[0].Gateway, b.Nodes[0].Carrier = h.r.IntN(2) == 0, h.r.IntN(2) == 0
 			b.Nodes[0].Keys = maps.Clone(b.Nodes[0].Keys)
+			if g := uint64(h.r.IntN(4)); g > 1 { // its keys are changed
+				b.Nodes[0].Keys[fleet.KeyName("pay", g)] = key(b.Cluster, "n1", fmt.Sprint("pay", g))
+				delete(b.Nodes[0].Keys, fleet.KeyName("pay", g-1))
+			}
 			if h.r.IntN(3) == 0 { // another's
 				b.Nodes[0].Keys["pay"] = key([]string{"c1", "c2", "c3"}[h.r.IntN(3)], "n1", "pay")
 			}
