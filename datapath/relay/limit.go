@@ -18,17 +18,20 @@ type bucket struct {
 	at     int64
 }
 
-func (b *bucket) take(now int64, rate, burst float64) bool {
+func (b *bucket) take(now int64, rate, burst float64) bool { return b.takeMany(1, now, rate, burst) }
+
+// takeMany takes so many tokens, or none.
+func (b *bucket) takeMany(n float64, now int64, rate, burst float64) bool {
 	if b.at == 0 {
 		b.tokens = burst
 	} else if d := now - b.at; d > 0 {
 		b.tokens = min(burst, b.tokens+float64(d)*rate/float64(second))
 	}
 	b.at = now
-	if b.tokens < 1 {
+	if b.tokens < n {
 		return false
 	}
-	b.tokens--
+	b.tokens -= n
 	return true
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,9 @@ type neighbor struct {
 	route atomic.Pointer[route] // where data go; nil: as WireGuard says
 	sent  atomic.Int64          // when data last went to it
 
+	hedging sync.Mutex // for hedges
+	hedges  bucket     // what may go to it by a second way
+
 	reach    fleet.Reach // as published
 	reportAt time.Duration
 	dead     uint64 // which ways are, as published
@@ -81,6 +85,8 @@ const (
 	answerRate   = 400.0            // answers per second and neighbor; its bursts are 67 per way
 	staleRate    = 20.0             // answers per second and neighbor to what may be a replay
 	hedgeAtMost  = 16               // packets sent at once; larger batches are bulk, which is not sent twice
+	hedgeRate    = 50.0             // packets by a second way, per second and neighbor: a busy fleet must not send all twice
+	hedgeBurst   = 1000.0           // and so many at once, which bridge a second of 1000 packets
 	reportEvery  = time.Second      // changes of the round trip and of loss are published so often at most
 	askRate      = 1000.0           // asks per second of this node, to all neighbors
 	paceOfLeads  = 4 * time.Millisecond
@@ -276,6 +282,13 @@ func (sw *Switch) wayBy(nb *neighbor, from *Endpoint, learn bool) int {
 	w.number = nb.numbers
 	sw.tellWays(nb, append(ways, w))
 	return len(ways)
+}
+
+// mayHedge tells whether so many packets may go to a neighbor by another way, too.
+func (nb *neighbor) mayHedge(packets int, now int64) bool {
+	nb.hedging.Lock()
+	defer nb.hedging.Unlock()
+	return nb.hedges.takeMany(float64(packets), now, hedgeRate, hedgeBurst)
 }
 
 // forgetWays drops learned ways that do not work any more.

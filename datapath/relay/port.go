@@ -109,12 +109,9 @@ func (p *Port) Send(bufs [][]byte, ep conn.Endpoint) error {
 			if e, hedge, pr = p.dev.route(m.receiver, e); pr != nil {
 				p.note(pr, e)
 				if nb := pr.node.Load(); nb != nil {
-					nb.sent.Store(p.sw.now())
-				}
-			}
-			if len(bufs) <= hedgeAtMost {
-				for _, h := range hedge {
-					_ = p.sw.write(bufs, h, false) // as good as it goes
+					now := p.sw.now()
+					nb.sent.Store(now)
+					p.hedge(bufs, hedge, nb, now)
 				}
 			}
 		}
@@ -130,6 +127,19 @@ func (p *Port) Send(bufs [][]byte, ep conn.Endpoint) error {
 		}
 	}
 	return nil
+}
+
+// hedge sends data by further ways, as good as it goes.
+func (p *Port) hedge(bufs [][]byte, by []*Endpoint, nb *neighbor, now int64) {
+	if len(bufs) > hedgeAtMost {
+		return
+	}
+	for _, h := range by {
+		if !nb.mayHedge(len(bufs), now) {
+			return
+		}
+		_ = p.sw.write(bufs, h, false)
+	}
 }
 
 // note keeps track of where a peer is.

@@ -169,3 +169,16 @@ func FuzzOwnMessages(f *testing.F) {
 		}
 	})
 }
+
+// TestMayHedge: what goes by a second way is bounded, whatever is in doubt and for how long.
+func TestMayHedge(t *testing.T) {
+	nb, sent := &neighbor{}, 0
+	for now := int64(1); now < 60*second; now += second / 1000 {
+		if nb.mayHedge(2, now) {
+			sent += 2
+		}
+	}
+	if want := int(hedgeBurst + 60*hedgeRate); sent < want*9/10 || sent > want {
+		t.Errorf("%d packets in a minute, want %d", sent, want)
+	}
+}

@@ -139,12 +139,17 @@ func (sw *Switch) steer(nb *neighbor, now time.Duration) (again bool) {
 	ds := nb.pair.Ways()
 	in := nb.pair.InUse()
 	c := steer.Choice{Use: in, Hedge: [2]int{-1, -1}, Ask: -1}
-	if nb.lead || in < 0 || ds[in].State != detect.Alive {
+	follows := !nb.lead && in >= 0 && ds[in].State == detect.Alive
+	if !follows || ds[in].Hushed() {
 		ws := make([]steer.Way, len(ds))
 		for i, d := range ds {
-			ws[i] = steer.Way{Class: nb.ways[i].class, State: d.State, RTT: d.RTT, Lost: d.Lost(), Seen: d.Seen(), Worse: d.Worse() != ""}
+			ws[i] = steer.Way{Class: nb.ways[i].class, State: d.State, RTT: d.RTT, Lost: d.Lost(), Seen: d.Seen(), Worse: d.Worse() != "", Hush: d.Hushed()}
 		}
-		c = nb.steer.Step(ws, now)
+		if follows {
+			c.Hedge = steer.Hedge(ws, in)
+		} else {
+			c = nb.steer.Step(ws, now)
+		}
 	}
 	if c.Use != in {
 		nb.pair.Use(c.Use)
@@ -260,7 +265,7 @@ func (sw *Switch) asked(nb *neighbor, m probe, from *Endpoint, now time.Duration
 		return out
 	}
 	nb.pair.Heard(i, detect.Heard{Alive: m.flags&flagAlive != 0, Every: m.every, RTT: m.rtt, Loss: m.loss}, now)
-	if m.flags&flagUse != 0 && !nb.lead && nb.pair.InUse() != i {
+	if m.flags&flagUse != 0 && !nb.lead && nb.pair.InUse() != i && nb.pair.Follows(i) {
 		nb.pair.Use(i)
 		nb.steer.Reset(i)
 	}

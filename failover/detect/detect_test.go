@@ -110,7 +110,7 @@ func TestGaps(t *testing.T) {
 			for seed := range uint64(100) {
 				n := usual(seed)
 				n.stream(10*ms, 8*time.Second)
-				at := 5*time.Second + time.Duration(seed)*13*ms
+				at := 5200*ms + time.Duration(seed)*13*ms
 				n.run(at)
 				cut(n)
 				n.run(8 * time.Second)
@@ -119,9 +119,12 @@ func TestGaps(t *testing.T) {
 				}
 			}
 			t.Logf("longest gap of 100: %v", worst)
-			limit := 200 * ms
-			if name == "pair" {
-				limit = 250 * ms
+			limit := 200 * ms // one end hears as ever, and learns of it by an ask that is not answered
+			switch name {
+			case "way dies":
+				limit = 100 * ms
+			case "pair":
+				limit = 130 * ms
 			}
 			if worst > limit {
 				t.Errorf("longest gap %v, want %v at most", worst, limit)

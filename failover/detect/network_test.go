@@ -165,10 +165,13 @@ func (e *end) ask(way int) {
 func (e *end) steerNow() {
 	var ws []steer.Way
 	for i, w := range e.pair.Ways() {
-		ws = append(ws, steer.Way{Class: e.class[i], State: w.State, RTT: w.RTT, Lost: w.Lost(), Seen: w.Seen(), Worse: w.Worse() != ""})
+		ws = append(ws, steer.Way{Class: e.class[i], State: w.State, RTT: w.RTT, Lost: w.Lost(), Seen: w.Seen(), Worse: w.Worse() != "", Hush: w.Hushed()})
 	}
 	if e.i == 1 && e.pair.InUse() >= 0 && ws[e.pair.InUse()].State == detect.Alive {
 		e.choice = steer.Choice{Use: e.pair.InUse(), Hedge: [2]int{-1, -1}} // the lead decides
+		if ws[e.choice.Use].Hush {
+			e.choice.Hedge = steer.Hedge(ws, e.choice.Use)
+		}
 		return
 	}
 	e.choice = e.steer.Step(ws, e.n.now)

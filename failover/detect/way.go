@@ -35,7 +35,8 @@ type Way struct {
 	seen   time.Duration // last evidence that it works both ways
 	heard  time.Duration // last ask of the other end
 	data   time.Duration // when anything came by it
-	busy   bool          // data came one close after the other
+	flow   int           // data that came in a row, each close after the one before
+	hushed time.Duration // when a steady flow stopped, until an ask since then is answered; 0: it did not
 	every  time.Duration // until the other end's next ask, as it said; 0: it does not ask
 	expect time.Duration // by when the other end's next ask should be heard; 0: none is expected
 	next   time.Duration // when to ask next
@@ -67,9 +68,15 @@ func (w *Way) patience() time.Duration {
 	return min(w.RTT+max(4*w.Var, 20*time.Millisecond)+5*time.Millisecond, time.Second)
 }
 
+// steady tells whether data come so steadily that their absence says something before the next ask does.
+func (w *Way) steady() bool { return w.State == Alive && w.flow >= flowIsSteady }
+
+// Hushed tells whether a steady flow has stopped and it is not yet known why: flows do, but it may be the way.
+func (w *Way) Hushed() bool { return w.hushed > 0 }
+
 // evidence notes that the way works in both directions.
 func (w *Way) evidence(now time.Duration) {
-	w.seen, w.data = now, now
+	w.seen, w.data, w.hushed = now, now, 0
 	w.lost, w.silent = 0, 0
 	switch w.State {
 	case Dead:
@@ -147,7 +154,7 @@ func (w *Way) lose(now time.Duration) {
 }
 
 // excuse moves what is waited for by the time that this process itself lost.
-func (w *Way) excuse(late time.Duration) {
+func (w *Way) excuse(late, now time.Duration) {
 	for i := range w.asks {
 		w.asks[i].at += late
 	}
@@ -157,7 +164,10 @@ func (w *Way) excuse(late time.Duration) {
 	if w.expect > 0 {
 		w.expect += late
 	}
-	w.data += late
+	if w.data > 0 {
+		w.data = min(w.data+late, now)
+	}
+	w.flow = 0
 }
 
 // deadline is when the next ask under way will count as lost.

@@ -4,6 +4,7 @@
 //   - A way that works is kept, so that nothing flaps.
 //   - While it is in doubt, packets go by a second way as well (hedging): if the doubt was right nothing is lost, if
 //     not WireGuard drops what comes twice.
+//   - So they do for a moment when a steady flow stops, until an answer says that the way works.
 //   - When the doubt hardens and another way answers, packets go there alone.
 //   - A better way that is back is taken again after it has worked for a while; each time that it fails soon after,
 //     that while doubles.
@@ -33,6 +34,7 @@ type Way struct {
 	Lost  int           // asks in a row without answer
 	Seen  time.Duration // last evidence that it works
 	Worse bool          // than it usually is: loss or delay
+	Hush  bool          // a steady flow by it has stopped: nobody knows yet why
 }
 
 const (
@@ -98,9 +100,23 @@ func (p *Pair) Step(ways []Way, now time.Duration) Choice {
 		return c
 	}
 	c := only(p.use)
+	if cur.Hush {
+		c.Hedge = Hedge(ways, p.use)
+		return c
+	}
 	c.Ask = p.consider(ways, now)
 	c.Use = p.use
 	return c
+}
+
+// Hedge returns the ways that data are to take besides one in use of which nothing is known for the moment: the best
+// other one, and one of another class, because what broke the way in use may have broken that, too.
+func Hedge(ways []Way, use int) [2]int {
+	b := best(ways, use, -1)
+	if b < 0 {
+		return [2]int{-1, -1}
+	}
+	return [2]int{b, best(ways, use, ways[b].Class)}
 }
 
 // take begins to use a way, -1 for none.

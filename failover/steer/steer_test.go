@@ -119,3 +119,19 @@ func TestHedgesAreOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestHush: while a steady flow has stopped and nobody knows why, data go by others as well, and nothing is changed.
+func TestHush(t *testing.T) {
+	ways := []Way{{Class: Direct, State: detect.Alive, Hush: true}, {Class: Near, State: detect.Alive}, {Class: Far, State: detect.Alive}}
+	p := Pair{chosen: true}
+	if got, want := p.Step(ways, time.Second), (Choice{0, [2]int{1, 2}, -1}); got != want {
+		t.Errorf("hushed: %+v, want %+v", got, want)
+	}
+	ways[0].Hush = false
+	if got, want := p.Step(ways, 2*time.Second), only(0); got != want {
+		t.Errorf("then: %+v, want %+v", got, want)
+	}
+	if got := Hedge(ways[:1], 0); got != [2]int{-1, -1} {
+		t.Errorf("without another way: %v", got)
+	}
+}
