@@ -106,8 +106,12 @@ func (p *Port) Send(bufs [][]byte, ep conn.Endpoint) error {
 		if m.kind == typeData {
 			var pr *peer
 			var hedge []*Endpoint
-			if e, hedge, pr = p.dev.route(m.receiver, e); pr != nil {
+			var proof bool
+			if e, hedge, pr, proof = p.dev.route(m.receiver, e); pr != nil {
 				p.note(pr, e)
+				if proof {
+					p.sw.proved(pr)
+				}
 				if nb := pr.node.Load(); nb != nil {
 					now := p.sw.now()
 					nb.sent.Store(now)
@@ -164,6 +168,7 @@ func (p *Port) sendHandshake(b []byte, e *Endpoint) error {
 	attempts, answer := p.sw.t.outgoing(p.dev, b, m, e, p.sw.now())
 	p.sw.mu.Unlock()
 	if answer != nil {
+		p.sw.provedBy(m.sender) // WireGuard answers nothing that is not genuine
 		return p.sw.write([][]byte{b}, answer, true)
 	}
 	for _, a := range attempts {

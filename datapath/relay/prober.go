@@ -105,6 +105,9 @@ func (sw *Switch) step(nb *neighbor, now time.Duration, out []sending) []sending
 		_, wake = asks2, now+time.Millisecond
 	}
 	nb.wake = wake
+	if nb.pair.Check() {
+		sw.prove(nb)
+	}
 	for _, i := range asks {
 		if !sw.askBucket.take(int64(now), askRate, askRate/2) {
 			break
@@ -168,7 +171,7 @@ func (sw *Switch) setRoute(nb *neighbor, c steer.Choice) {
 	if !nb.Peer {
 		return
 	}
-	if state, _ := nb.pair.State(); c.Use < 0 || state == fleet.ReachDown {
+	if state, _ := nb.pair.State(); c.Use < 0 || state == fleet.ReachDown || nb.pair.Mute() {
 		nb.route.Store(nil) // WireGuard's own ways are as good as any: the node may run software without probes now
 		return
 	}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,7 @@ type session struct {
 	away     [4]netip.AddrPort // other places that data of this session came from, the latest ones
 	next     int               // of away, to be replaced
 	deadline int64
+	proof    atomic.Bool // the first data sent on it prove that the peer's response was genuine: WireGuard has checked it
 }
 
 // begin notes that a device's handshake ended: its data will carry the peer's index, and go to home.
@@ -61,21 +63,22 @@ func (s *session) from(a netip.AddrPort) bool {
 }
 
 // route says where data for a peer's index go, when WireGuard wants them to go to e, where else until that is certain,
-// and whose they are, if known.
-func (d *device) route(index uint32, e *Endpoint) (*Endpoint, []*Endpoint, *peer) {
+// and whose they are, if known. proof is set once, when these data prove that the peer has answered a handshake.
+func (d *device) route(index uint32, e *Endpoint) (to *Endpoint, hedge []*Endpoint, of *peer, proof bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	s := d.sessions[index]
 	if s == nil {
-		return e, nil, nil
+		return e, nil, nil, false
 	}
+	proof = s.proof.Load() && s.proof.CompareAndSwap(true, false)
 	if r := s.peer.steered(); r != nil {
-		return r.use, r.hedge, s.peer
+		return r.use, r.hedge, s.peer, proof
 	}
 	if s.from(e.addr) {
-		return e, nil, s.peer
+		return e, nil, s.peer, proof
 	}
-	return s.home, nil, s.peer
+	return s.home, nil, s.peer, proof
 }
 
 // steered returns where the prober says that data go to a peer, nil if it says nothing.

@@ -180,6 +180,7 @@ func (t *table) incoming(p []byte, m message, from *Endpoint, now int64) verdict
 			e.peer.paths.answered(now)
 		}
 		e.session = e.dev.begin(m.sender, e.peer, from, now)
+		e.session.proof.Store(true)
 	case e.session != nil && m.kind == typeData:
 		e.dev.heard(e.session, from.addr)
 		e.session.peer.speaks(from, now)

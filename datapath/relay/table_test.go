@@ -265,14 +265,14 @@ func TestLocalIndexes(t *testing.T) {
 	if v := w.in(forge(typeResponse, 60, 50, key(1)), x1); v.dev != w.dev {
 		t.Fatalf("the answer is %s", v)
 	}
-	if _, _, p := w.dev.route(60, x1); p == nil || p.ID != "c2/b" {
+	if _, _, p, _ := w.dev.route(60, x1); p == nil || p.ID != "c2/b" {
 		t.Errorf("the peer's index is unknown")
 	}
-	if e, _, _ := w.dev.route(60, x2); e.addr != x1.addr {
+	if e, _, _, _ := w.dev.route(60, x2); e.addr != x1.addr {
 		t.Errorf("data of a session go to %v, where it was never heard", e.addr)
 	}
 	w.in(forge(typeData, 0, 50, key(0)), x2)
-	if e, _, _ := w.dev.route(60, x2); e.addr != x2.addr {
+	if e, _, _, _ := w.dev.route(60, x2); e.addr != x2.addr {
 		t.Errorf("data of a session that was heard from elsewhere go to %v", e.addr)
 	}
 	w.drops(forge(typeInitiation, 50, 0, key(3)), x2, dropCollision)

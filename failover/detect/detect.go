@@ -89,6 +89,8 @@ type Pair struct {
 	ticked time.Duration // when it was
 	spent  float64       // of Bursts
 	noise  time.Duration // how late it was lately: who gets no time himself is careful with verdicts on others
+
+	prover // what else than answers speaks for the node's life
 }
 
 // New returns a pair without ways. One end must be the lead, and the other not.
@@ -251,11 +253,15 @@ func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
 		for _, w := range p.ways {
 			w.excuse(late, now)
 		}
+		if p.verdictAt > 0 {
+			p.verdictAt += late
+		}
 	}
 	for i, w := range p.ways {
 		w.lose(now)
 		p.judge(i, now)
 	}
+	p.suspect(now)
 	p.conclude(now)
 	doubt := p.use >= 0 && p.ways[p.use].State == Doubt || p.use < 0 && p.state == fleet.ReachUp
 	wake = now + p.cfg.Standby
@@ -282,7 +288,7 @@ func (p *Pair) Tick(now time.Duration) (ask []int, wake time.Duration) {
 	if p.use >= 0 && p.ways[p.use].steady() {
 		wake = min(wake, p.ways[p.use].data+quietFlow+time.Millisecond)
 	}
-	p.wake = max(wake, now+time.Millisecond)
+	p.wake = max(min(wake, p.checkAt(now)), now+time.Millisecond)
 	return ask, p.wake
 }
 
@@ -362,23 +368,41 @@ func (p *Pair) conclude(now time.Duration) {
 		}
 		speaks = speaks || w.data > 0 && now-w.data < p.cfg.DeadAfter+w.RTT
 	}
+	p.mute = p.mute && works == 0
 	switch {
+	case p.state == fleet.ReachDown && works == 0 && p.provenDown(now), p.state != fleet.ReachDown && works == 0 && dead > 0 && !p.mute && p.proven(now):
+		p.mute = true
+		p.become(fleet.ReachUnknown, now)
 	case p.state == fleet.ReachDown:
 		p.rise(works > 0, now)
 	case works+dead == 0:
-	case works == 0 && !speaks:
-		p.become(fleet.ReachDown, now)
-		if p.fell > 0 && now-p.fell < flapMemory+p.riseTime() {
-			p.falls++
-		} else {
-			p.falls = 0
+	case p.mute:
+		if now-p.sign() >= muteFor {
+			p.mute = false
+			p.fall(now)
 		}
-		p.fell, p.rising = now, 0
+	case works == 0 && !speaks:
+		if now >= p.verdictAt {
+			p.fall(now)
+		}
 	case p.state == fleet.ReachUnknown:
-		p.become(fleet.ReachUp, now)
+		if works > 0 {
+			p.become(fleet.ReachUp, now)
+		}
 	default:
 		p.shade(now)
 	}
+}
+
+// fall makes the node down.
+func (p *Pair) fall(now time.Duration) {
+	p.become(fleet.ReachDown, now)
+	if p.fell > 0 && now-p.fell < flapMemory+p.riseTime() {
+		p.falls++
+	} else {
+		p.falls = 0
+	}
+	p.fell, p.rising = now, 0
 }
 
 // riseTime is how long a node that was down must answer until it is up.

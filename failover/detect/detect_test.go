@@ -204,6 +204,33 @@ func TestNoFalseVerdict(t *testing.T) {
 	}
 }
 
+// TestProof: a handshake after asks were lost says that the node lives; one before that says nothing.
+func TestProof(t *testing.T) {
+	for _, c := range []struct {
+		at   time.Duration // of the proof, from the loss on
+		want fleet.ReachState
+	}{{-time.Second, fleet.ReachDown}, {-10 * ms, fleet.ReachDown}, {200 * ms, fleet.ReachUnknown}} {
+		n := usual(1)
+		p := n.ends[0].pair
+		if c.at < 0 {
+			n.run(n.now + time.Second + c.at)
+			p.Proof(n.now)
+			n.run(n.now - c.at)
+		}
+		for _, w := range n.ends[0].ways {
+			n.cut(w, true)
+		}
+		if c.at > 0 {
+			n.run(n.now + c.at)
+			p.Proof(n.now)
+		}
+		n.run(n.now + time.Second)
+		if got, _ := p.State(); got != c.want || c.at < 0 && !p.Check() {
+			t.Errorf("a proof %v after the loss: %s, want %s\n%s", c.at, got, c.want, n.log.String())
+		}
+	}
+}
+
 // TestRealLossIsAlwaysSeen: whatever the quality was before, a node that is gone is down within a second, and one that
 // is back is up again.
 func TestRealLossIsAlwaysSeen(t *testing.T) {

@@ -77,10 +77,10 @@ type meshEnd struct {
 	hedged     time.Duration
 }
 
-type meshCount struct{ packets, asks, looks, moves, falls, dropped, data int }
+type meshCount struct{ packets, asks, looks, moves, falls, dropped, data, shakes int }
 
 func (c meshCount) less(b meshCount) meshCount {
-	return meshCount{c.packets - b.packets, c.asks - b.asks, c.looks - b.looks, c.moves - b.moves, c.falls - b.falls, c.dropped - b.dropped, c.data - b.data}
+	return meshCount{c.packets - b.packets, c.asks - b.asks, c.looks - b.looks, c.moves - b.moves, c.falls - b.falls, c.dropped - b.dropped, c.data - b.data, c.shakes - b.shakes}
 }
 
 // newMesh makes clusters of two nodes each, all of them gateways.
@@ -293,6 +293,9 @@ func (e *meshEnd) step() {
 	for _, w := range asks {
 		e.ask(w)
 	}
+	if e.pair.Check() {
+		e.shake()
+	}
 	if s, _ := e.pair.State(); s != e.state {
 		if s == fleet.ReachDown {
 			e.count.falls++
@@ -366,6 +369,27 @@ func (e *meshEnd) ask(i int) {
 	})
 }
 
+// shake makes a handshake of WireGuard, which is tried by all ways at once and answered once. Either end then knows that
+// the other lives.
+func (e *meshEnd) shake() {
+	e.count.shakes++
+	m, other, done := e.node.m, e.peer.ends[e.node.id], false
+	for _, by := range e.by {
+		e.node.send(by, e.peer, func() {
+			if done {
+				return
+			}
+			done = true
+			other.pair.Proof(m.now)
+			other.step()
+			e.peer.send(by, e.node, func() {
+				e.pair.Proof(m.now)
+				e.step()
+			})
+		})
+	}
+}
+
 // data sends one packet of a flow, as datapath/relay does: by the way in use and those that hedge it.
 func (e *meshEnd) data(got func()) {
 	m := e.node.m
@@ -430,6 +454,7 @@ func (m *mesh) sum() (c meshCount) {
 		c.packets += n.count.packets
 		c.dropped += n.count.dropped
 		for _, e := range n.ends {
+			c.shakes += e.count.shakes
 			c.asks, c.looks, c.moves, c.falls, c.data = c.asks+e.count.asks, c.looks+e.count.looks, c.moves+e.count.moves, c.falls+e.count.falls, c.data+e.count.data
 		}
 	}
@@ -495,7 +520,7 @@ func TestMesh(t *testing.T) {
 			then, later := m.seconds(20)
 			m.quiet = true
 			m.run(70 * time.Second) // a way that failed soon after it was taken again waits for a minute
-			t.Logf("packets/s: %d quiet, %d when a node is back, %d then; asks/s %d, %d, %d; moves: %d in the pause, %d when it is back, %d then", quiet.packets,
+			t.Logf("handshakes: %d in the pause, %d when a node is back; packets/s: %d quiet, %d, %d then; asks/s %d, %d, %d; moves: %d, %d, %d", paused.shakes, resumed.shakes, quiet.packets,
 				back.packets, then.packets, quiet.asks, back.asks, then.asks, paused.moves, resumed.moves, later.moves)
 			if none.moves+none.falls+loaded.moves+loaded.falls > 0 {
 				t.Errorf("nothing happened, and: quiet %+v, loaded %+v", none, loaded)

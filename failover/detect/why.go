@@ -19,6 +19,7 @@ const (
 	CauseCut      Cause = "cut"      // no way works, and no witness says whether the node lives
 	CauseIsolated Cause = "isolated" // nobody at all answers: this node is cut off
 	CauseGray     Cause = "gray"     // it answers, with loss or delay
+	CauseMute     Cause = "mute"     // it shakes hands, and answers no probes: something drops them
 	CauseControl  Cause = "control"  // the node answers; only the control plane is not heard
 )
 
@@ -46,6 +47,8 @@ func (p *Pair) Explain(s Surroundings, now time.Duration) (Cause, string) {
 		}
 	}
 	switch {
+	case p.mute:
+		return CauseMute, "no answer on " + count(len(broken), "path") + ", but WireGuard's handshakes are answered: something drops probes, and a loss is noticed after 15 s only"
 	case p.state == fleet.ReachUnknown:
 		return CauseNone, "nothing heard yet"
 	case p.state == fleet.ReachDown && s.Others > 0 && s.Alive == 0:
