@@ -252,6 +252,56 @@ func TestWithoutProbes(t *testing.T) {
 	}
 }
 
+// TestProbesDropped: a network that drops probes and passes WireGuard kills nobody: what is held of the other is unknown,
+// and data pass.
+func TestProbesDropped(t *testing.T) {
+	q := newQuad(t, true)    // with a stream, probes would pass at the end of its trains, of which nft sees the first packet only
+	settle(t, 6*time.Second) // WireGuard shakes no hands for 5 s after a handshake: then the verdict falls, and is lifted after
+	wasDown := q.watchDown(t, q.a, q.b.id)
+	q.dropProbes()
+	_, r := q.until(t, 5*time.Second, q.a, q.b.id, fleet.ReachUnknown, "")
+	t.Log(r.Why)
+	settle(t, 2*time.Second)
+	if err := q.a.ping("pay", "10.77.2.1"); err != nil {
+		t.Error(err)
+	}
+	if r, ok := wasDown(); ok {
+		t.Errorf("was called dead: %+v", r)
+	}
+}
+
+// watchDown notes whether a node calls another dead from now on.
+func (q *quad) watchDown(t *testing.T, n *node, other string) func() (fleet.Reach, bool) {
+	down := make(chan fleet.Reach, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	go func() {
+		for rev := uint64(0); ctx.Err() == nil; {
+			reply, err := n.client.Reach(ctx, rev)
+			if err != nil {
+				return
+			}
+			rev = reply.Rev
+			for _, r := range reply.Reach {
+				if r.Node == other && r.State == fleet.ReachDown {
+					select {
+					case down <- r:
+					default:
+					}
+				}
+			}
+		}
+	}()
+	return func() (fleet.Reach, bool) {
+		select {
+		case r := <-down:
+			return r, true
+		default:
+			return fleet.Reach{}, false
+		}
+	}
+}
+
 // TestProbesCost: what probing one pair by three ways takes of a core, in the process that leads and in the other.
 func TestProbesCost(t *testing.T) {
 	q := newQuad(t, true)

@@ -57,6 +57,22 @@ func (r *internet) rule(verb string, a, b *node) {
 	r.IP(fmt.Sprintf("rule %s pref 10 from %s to %s blackhole", verb, a.addr, b.addr))
 }
 
+// dropProbes loses all probes, direct and relayed, and nothing else: by the first byte of a datagram, and by that of a
+// relayed message's inner one.
+func (r *internet) dropProbes() {
+	r.t.Helper()
+	cmd := r.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(`table ip probes {
+		chain forward { type filter hook forward priority filter;
+			udp length >= 56 @th,64,8 0x80 drop
+			udp length >= 68 @th,64,8 0x81 @th,160,8 0x80 drop
+		}
+	}`)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Fatalf("nft: %v: %s", err, out)
+	}
+}
+
 // nat puts a machine behind a NAT that lets nothing in but answers.
 func (r *internet) nat(n *node) {
 	r.t.Helper()
