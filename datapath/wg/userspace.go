@@ -27,6 +27,7 @@ type Userspace struct {
 
 	mu      sync.Mutex // handshakes and statistics come from other goroutines than changes
 	devices map[string]*userDevice
+	early   asked
 }
 
 type userDevice struct {
@@ -103,6 +104,11 @@ func (u *Userspace) Apply(want plan.Device, key PrivateKey, bind *relay.Port) (c
 	d.wanted = want.Peers
 	u.mu.Unlock()
 	u.steer(d)
+	for peer, renew := range u.early.take(want.Name()) {
+		if d.dev.LookupPeer(device.NoisePublicKey(peer)) != nil {
+			u.Handshake(want.Name(), peer, renew)
+		}
+	}
 	return changes + n, nil
 }
 
@@ -191,6 +197,7 @@ func (u *Userspace) fork(want plan.Device) (*fork, nsID, error) {
 
 // Remove implements [Driver].
 func (u *Userspace) Remove(name string) error {
+	u.early.take(name)
 	d := u.get(name)
 	if d == nil {
 		return nil
@@ -216,10 +223,12 @@ func (u *Userspace) Peers(slice string) (map[fleet.Key]PeerStat, error) {
 func (u *Userspace) Handshake(slice string, peer fleet.Key, renew bool) {
 	d := u.get(slice)
 	if d == nil {
+		u.early.keep(slice, peer, renew)
 		return
 	}
 	p := d.dev.LookupPeer(device.NoisePublicKey(peer))
 	if p == nil {
+		u.early.keep(slice, peer, renew)
 		return
 	}
 	if renew {
