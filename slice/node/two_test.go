@@ -140,7 +140,10 @@ func TestNodeDies(t *testing.T) {
 	ask("10.77.15.1:80", fine)
 	ask("10.77.16.1:8080", fine)
 	// Measured each other, they can miss each other.
-	one.until(t, "a way to the other", func(r fleet.Report) bool { return !slices.ContainsFunc(r.Problems, unreachable) })
+	measured := func(p fleet.PeerState) bool { return p.Slice == "pay" && p.State == fleet.ReachUp }
+	one.until(t, "the other measured", func(r fleet.Report) bool {
+		return slices.ContainsFunc(r.Peers, measured) && !slices.ContainsFunc(r.Problems, unreachable)
+	})
 	type end struct {
 		to  string
 		err error
