@@ -31,7 +31,6 @@ type mesh struct {
 	// The processors: what waits for one, oldest first, and how long a packet or a look at a pair takes.
 	cores  int
 	ready  []*meshNode
-	hogs   int // other programs that never sleep
 	packet time.Duration
 	look   time.Duration
 }
