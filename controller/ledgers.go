@@ -453,6 +453,18 @@ func (l *ledgers) saveOne(ctx context.Context, slice string) error {
 	return nil
 }
 
+// needs is how many addresses this cluster tells the hub that it needs. Of a slice that it is not on these are the ones
+// which pods and services would have back if the slice came again: nobody waits for one, and the rest of those given up
+// is of no use, as another slice of that name may be much smaller.
+func (b *book) needs() int {
+	if b.left.IsZero() {
+		return b.demand
+	}
+	h4, _, _ := b.ledger.Held(false)
+	h6, _, _ := b.ledger.Held(true)
+	return max(h4, h6)
+}
+
 // state lists the slices that have no address left, and demand how many addresses each needs.
 func (l *ledgers) state() (exhausted map[string]bool, demand map[string]int, problems []fleet.Problem) {
 	l.mu.Lock()
@@ -462,10 +474,10 @@ func (l *ledgers) state() (exhausted map[string]bool, demand map[string]int, pro
 		if b.gone {
 			continue
 		}
-		if b.demand > 0 {
-			demand[slice] = b.demand
+		if n := b.needs(); n > 0 {
+			demand[slice] = n
 		}
-		if b.exhausted && b.demand > 0 {
+		if b.exhausted && b.demand > 0 && b.left.IsZero() {
 			exhausted[slice] = true
 		}
 	}

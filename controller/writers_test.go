@@ -121,6 +121,18 @@ func TestExhaustionAsksForMoreAndRecovers(t *testing.T) {
 	if exhausted, _, _ := l.state(); exhausted["pay"] {
 		t.Error("still exhausted with a larger block")
 	}
+	// Of a slice that is gone nothing rests and nobody waits: a new one of its name may be small.
+	f = payFacts("10.77.1.0/30", "b")
+	l.settle(roster.New(f), false, now)
+	if _, demand, _ = l.state(); demand["pay"] != 3 { // c rests, and a still does
+		t.Errorf("demand %v, want 3", demand)
+	}
+	f.Slices = nil
+	l.settle(roster.New(f), false, now)
+	if _, demand, problems = l.state(); demand["pay"] != 1 || len(problems) != 0 {
+		t.Errorf("demand %v and problems %v of a slice that is gone, want 1 and none", demand, problems)
+	}
+	l.settle(roster.New(payFacts("10.77.1.0/30", "b", "c")), false, now)
 	// A hub that lost its status takes nothing away.
 	held, _ := l.usage("pay")
 	l.settle(roster.New(payFacts("", "b", "c")), false, now)

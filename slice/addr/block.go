@@ -49,9 +49,9 @@ func (e *Exhausted) Error() string {
 // Carve returns the blocks of a prefix for the clusters in demand, which says how many addresses each one uses.
 //
 // Blocks in existing stay as they are while their cluster is in demand; those of other clusters, and those that lie
-// outside of the prefix, are given up. New ones are carved from the lowest free address upwards. A cluster without a
-// block gets one of [BlockBits]; one that uses more than three quarters of what it has gets as much again, or what is
-// left of that. Blocks never overlap. The answer is sorted by address.
+// outside of the prefix, are given up. New ones are carved from the lowest free address upwards. First each cluster
+// without a block gets one of [BlockBits]; then one that uses more than three quarters of what it has gets as much again,
+// or what is left of that. Blocks never overlap. The answer is sorted by address.
 //
 // When addresses run out the answer is what could be carved, and the error is an [*Exhausted]. Any other error means
 // that existing is wrong (two blocks overlap): the answer is existing, as it is.
@@ -71,8 +71,14 @@ func Carve(prefix netip.Prefix, existing []fleet.Block, demand map[string]int) (
 		}
 	}
 
+	names := order(blocks, demand)
+	for _, cluster := range names { // nobody's growth takes somebody's first block
+		if capacity(blocks, cluster, prefix.Addr().BitLen()) == 0 {
+			blocks, _ = provide(prefix, blocks, cluster, 0)
+		}
+	}
 	var short []string
-	for _, cluster := range order(blocks, demand) {
+	for _, cluster := range names {
 		var enough bool
 		if blocks, enough = provide(prefix, blocks, cluster, demand[cluster]); !enough {
 			short = append(short, cluster)
