@@ -21,6 +21,7 @@ import (
 
 	"seaway.dev/seaway/controller/roster"
 	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/slice/policy"
 )
 
 // PodAccount is why a pod is on a slice or not, and who may speak with it there.
@@ -149,14 +150,15 @@ func policiesOn(pod *corev1.Pod, all []networkingv1.NetworkPolicy) []string {
 		if err != nil || !sel.Matches(labels.Set(pod.Labels)) {
 			continue
 		}
-		types := p.Spec.PolicyTypes
-		if len(types) == 0 {
-			types = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
-			if len(p.Spec.Egress) > 0 {
-				types = append(types, networkingv1.PolicyTypeEgress)
-			}
+		var ways []string
+		ingress, egress := policy.Directions(&p)
+		if ingress {
+			ways = append(ways, "ingress")
 		}
-		out = append(out, fmt.Sprintf("NetworkPolicy %s governs its %s", p.Name, strings.ToLower(strings.ReplaceAll(joined(types), ",", " and "))))
+		if egress {
+			ways = append(ways, "egress")
+		}
+		out = append(out, fmt.Sprintf("NetworkPolicy %s governs its %s", p.Name, strings.Join(ways, " and ")))
 	}
 	return out
 }

@@ -12,7 +12,6 @@ import (
 
 	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/fleet"
-	"seaway.dev/seaway/hub/place"
 )
 
 // stuckAfter is how long a change of keys waits for nodes that have not published a key of the one before. Then the
@@ -113,8 +112,7 @@ func again(sl *v1alpha1.Slice, k *v1alpha1.SliceKeys, now time.Time) time.Durati
 	return 0
 }
 
-// audit tells of a change of keys when it begins and when all nodes are done, in the log and as events of the slice,
-// which lie in the hub's own namespace: it may write them nowhere else.
+// audit tells of a change of keys when it begins and when all nodes are done, in the log and as events of the slice.
 func (s *sliceLoop) audit(before, now *v1alpha1.Slice) {
 	k, old := now.Status.Keys, before.Status.Keys
 	if k == nil {
@@ -128,10 +126,7 @@ func (s *sliceLoop) audit(before, now *v1alpha1.Slice) {
 	}
 	tell := func(reason, text string) {
 		s.log.Info("keys", "slice", now.Name, "reason", reason, "generation", k.Generation, "nodes", k.Nodes, "new", k.New, "done", k.Done)
-		if s.events != nil {
-			s.events.Event(&corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Slice", Name: now.Name, UID: now.UID,
-				Namespace: place.System}, corev1.EventTypeNormal, reason, text)
-		}
+		announce(s.events, "Slice", now, corev1.EventTypeNormal, reason, text)
 	}
 	if k.Generation > old.Generation {
 		why := "on schedule"

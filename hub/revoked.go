@@ -11,7 +11,6 @@ import (
 
 	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/fleet"
-	"seaway.dev/seaway/hub/place"
 	"seaway.dev/seaway/kube"
 )
 
@@ -34,8 +33,7 @@ func (m member) revoked() []metav1.Condition {
 			Next: fmt.Sprintf("take the node out of its cluster; once it is made anew or found innocent: seaway node readmit %s/%s", m.cluster.Name, names[0])})}}
 }
 
-// audit tells, in the log and as events of the Cluster, when other nodes are revoked than before. The events lie in the
-// hub's own namespace: it may write them nowhere else.
+// audit tells, in the log and as events of the Cluster, when other nodes are revoked than before.
 func (c *clusters) audit(before, now *v1alpha1.Cluster) {
 	message := func(cl *v1alpha1.Cluster) string {
 		cond := meta.FindStatusCondition(cl.Status.Conditions, v1alpha1.ClusterNodesRevoked)
@@ -54,8 +52,5 @@ func (c *clusters) audit(before, now *v1alpha1.Cluster) {
 		is = "no node is revoked any more; before, " + was
 	}
 	c.log.Info("revoked nodes", "cluster", now.Name, "nodes", now.Spec.RevokedNodes)
-	if c.events != nil {
-		c.events.Event(&corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Cluster", Name: now.Name, UID: now.UID,
-			Namespace: place.System}, corev1.EventTypeWarning, v1alpha1.ClusterNodesRevoked, is)
-	}
+	announce(c.events, "Cluster", now, corev1.EventTypeWarning, v1alpha1.ClusterNodesRevoked, is)
 }

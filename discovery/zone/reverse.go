@@ -36,10 +36,14 @@ func (z *Zone) pointer(name string, qtype uint16) Answer {
 		}
 		return Answer{Code: dns.RcodeRefused}
 	}
-	apex, within, whole := z.reverseApex(name)
+	r, ok := parseReverse(name)
+	if !ok {
+		return Answer{Code: dns.RcodeRefused}
+	}
+	apex, within, whole := z.apexOf(r)
 	var set *Set
-	if addr, ok := reverseAddr(name); ok {
-		set = z.reverse[part(addr)][addr]
+	if r.whole() {
+		set = z.reverse[part(r.addr)][r.addr]
 	}
 	switch {
 	case set != nil && (qtype == dns.TypePTR || qtype == dns.TypeANY):
@@ -59,46 +63,48 @@ func (z *Zone) pointer(name string, qtype uint16) Answer {
 	return none
 }
 
-// reverseApex finds the prefix of ours in which a reverse name lies with all that is below it, and returns the name above
-// it at or within which that begins. whole: the name is that of one address, or below one, or of none; else there may be
-// names below it.
-func (z *Zone) reverseApex(name string) (apex string, within, whole bool) {
-	for _, k := range reverseKinds {
-		rest, ok := strings.CutSuffix(name, "."+k.apex)
-		if !ok {
-			continue
-		}
-		labels := strings.Split(rest, ".")
-		slices.Reverse(labels)
-		bytes, good := k.address(labels)
-		addr, _ := netip.AddrFromSlice(bytes)
-		for _, p := range z.prefixes {
-			n := (p.Bits() + k.bits - 1) / k.bits // labels that lie within
-			if p.Addr().Is4() != (k.labels == 4) || good < n || !p.Contains(addr) {
-				continue
-			}
-			top := slices.Clone(labels[:n])
-			slices.Reverse(top)
-			return strings.Join(append(top, k.apex), "."), true, good < len(labels) || good == k.labels
-		}
-	}
-	return "", false, false
+// reverseName is what a name below one of the reverse zones says of an address.
+type reverseName struct {
+	kind   reverseKind
+	labels []string   // below the kind's apex, from the top
+	good   int        // so many of them are an address's
+	addr   netip.Addr // which begins so
 }
 
-// reverseAddr is the address whose reverse name this is.
-func reverseAddr(name string) (netip.Addr, bool) {
+// parseReverse takes a reverse name apart; false if it is none.
+func parseReverse(name string) (r reverseName, ok bool) {
 	for _, k := range reverseKinds {
 		rest, ok := strings.CutSuffix(name, "."+k.apex)
 		if !ok {
 			continue
 		}
-		labels := strings.Split(rest, ".")
-		slices.Reverse(labels)
-		bytes, good := k.address(labels)
-		addr, _ := netip.AddrFromSlice(bytes)
-		return addr, good == k.labels && len(labels) == k.labels
+		r = reverseName{kind: k, labels: strings.Split(rest, ".")}
+		slices.Reverse(r.labels)
+		bytes, good := k.address(r.labels)
+		r.good = good
+		r.addr, _ = netip.AddrFromSlice(bytes)
+		return r, true
 	}
-	return netip.Addr{}, false
+	return r, false
+}
+
+// whole tells whether it is the name of one address.
+func (r reverseName) whole() bool { return r.good == r.kind.labels && len(r.labels) == r.kind.labels }
+
+// apexOf finds the prefix of ours in which a reverse name lies with all that is below it, and returns the name above it
+// at or within which that begins. whole: the name is that of one address, or below one, or of none; else there may be
+// names below it.
+func (z *Zone) apexOf(r reverseName) (apex string, within, whole bool) {
+	for _, p := range z.prefixes {
+		n := (p.Bits() + r.kind.bits - 1) / r.kind.bits // labels that lie within
+		if p.Addr().Is4() != (r.kind.labels == 4) || r.good < n || !p.Contains(r.addr) {
+			continue
+		}
+		top := slices.Clone(r.labels[:n])
+		slices.Reverse(top)
+		return strings.Join(append(top, r.kind.apex), "."), true, r.good < len(r.labels) || r.good == r.kind.labels
+	}
+	return "", false, false
 }
 
 // address reads the labels of a reverse name from the top, as far as they are those of an address.

@@ -19,40 +19,14 @@ import (
 // agents of both are stopped and started again, with what they wrote down and nothing else. All are counted.
 func TestAgentRestartLosesNoPacket(t *testing.T) {
 	netnstest.NeedRoot(t)
-	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
-	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")},
-		Blocks: []fleet.Block{
-			{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
-		}}
-	a, b := one.pod(t, "a", "10.77.0.1 fd77::1"), two.pod(t, "b", "10.77.16.1 fd77::2")
-	service := fleet.Service{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
+	duo := newDuo(t, "10.77.0.0/16", "fd77::/64")
+	one, two := duo.one, duo.two
+	duo.pod(t, one, "a", "10.77.0.1 fd77::1")
+	b := duo.pod(t, two, "b", "10.77.16.1 fd77::2")
+	duo.services = []fleet.Service{{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
 		Ports: []fleet.Port{{Name: "dns", Protocol: fleet.UDP, Port: 53}}, Endpoints: []fleet.Endpoint{{
-			Cluster: "c2", Node: "n2", Addrs: b.Addrs, Ready: true, Ports: map[string]uint16{"dns": 9000}}}}
-	rev := uint64(0)
-	tell := func() {
-		rev++
-		clusters := []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{one.node(t)}}, {Name: "c2", Nodes: []fleet.Node{two.node(t)}}}
-		for _, s := range []*site{one, two} {
-			s.controller.tell(t, fleet.Intent{
-				Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Clusters: clusters,
-				Slices: []fleet.Slice{slice}, Pods: []fleet.Pod{a, b}, Services: []fleet.Service{service},
-			})
-		}
-	}
-	both := func(what string, ok func(fleet.Report) bool) {
-		t.Helper()
-		for _, s := range []*site{one, two} {
-			s.until(t, what, ok)
-		}
-	}
-	for _, s := range []*site{one, two} {
-		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
-	}
-	tell()
-	both("the slice's key", func(r fleet.Report) bool { return !r.Keys["pay"].IsZero() })
-	tell()
-	attached := func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) }
-	both("its pod attached", attached)
+			Cluster: "c2", Node: "n2", Addrs: b.Addrs, Ready: true, Ports: map[string]uint16{"dns": 9000}}}}}
+	duo.begin(t)
 
 	to := map[string]string{"IPv4": "10.77.16.1:9000", "IPv6": "[fd77::2]:9000", "service": "10.77.15.1:53"}
 	echo(t, two.running["b"].NS, ":9000")
@@ -91,16 +65,14 @@ func TestAgentRestartLosesNoPacket(t *testing.T) {
 			}
 			one.startAgent()
 			two.startAgent()
-			for _, s := range []*site{one, two} {
-				s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
-			}
+			duo.listen(t)
 			if silent {
-				both("a pod that is not found", func(r fleet.Report) bool { return len(r.Attachments) == 1 && !r.Attachments[0].Attached })
+				duo.both(t, "a pod that is not found", func(r fleet.Report) bool { return len(r.Attachments) == 1 && !r.Attachments[0].Attached })
 				one.boxes.Set("a", one.running["a"].NS)
 				two.boxes.Set("b", two.running["b"].NS)
 			}
-			tell()
-			both("its pod attached", attached)
+			duo.tell(t)
+			duo.attached(t)
 		})
 		t.Logf("the runtime %s: %d datagrams, %d lost", runtime, sent, lost)
 		return sent, lost

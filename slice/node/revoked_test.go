@@ -16,30 +16,11 @@ import (
 // when the other is told of it again.
 func TestRevokedNode(t *testing.T) {
 	netnstest.NeedRoot(t)
-	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
-	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}, Blocks: []fleet.Block{
-		{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
-	}}
-	a, b := one.pod(t, "a", "10.77.0.1"), two.pod(t, "b", "10.77.16.1")
-	rev := uint64(0)
-	tell := func(s *site, pods []fleet.Pod, nodes ...*site) {
-		rev++
-		in := fleet.Intent{Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Slices: []fleet.Slice{slice}, Pods: pods}
-		for _, n := range nodes {
-			in.Clusters = append(in.Clusters, fleet.Cluster{Name: n.cluster, Nodes: []fleet.Node{n.node(t)}})
-		}
-		s.controller.tell(t, in)
-	}
-	both := []fleet.Pod{a, b}
-	for _, s := range []*site{one, two} {
-		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
-		tell(s, both, one, two)
-	}
-	for _, s := range []*site{one, two} {
-		s.until(t, "the slice's key", func(r fleet.Report) bool { return !r.Keys["pay"].IsZero() })
-	}
-	tell(one, both, one, two)
-	tell(two, both, one, two)
+	duo := newDuo(t, "10.77.0.0/16")
+	one, two := duo.one, duo.two
+	a := duo.pod(t, one, "a", "10.77.0.1")
+	duo.pod(t, two, "b", "10.77.16.1")
+	duo.begin(t)
 	// answers tells whether one's pod answers the other's within a time.
 	answers := func(limit time.Duration) bool {
 		t.Helper()
@@ -74,15 +55,18 @@ func TestRevokedNode(t *testing.T) {
 		}
 		t.Logf("%s: refused after %v", what, time.Since(started))
 	}
-	tell(one, []fleet.Pod{a}, one)
+	duo.rev++
+	without := duo.intent(t, one, one)
+	without.Pods = []fleet.Pod{a}
+	one.controller.tell(t, without)
 	refused("revoked")
 	two.until(t, "probes refused", sees(fleet.ReachDown))
 	one.stopTunnel()
 	one.startTunnel()
-	one.until(t, "the tunnel is back", func(r fleet.Report) bool { return r.IntentRev == rev && len(r.Problems) == 0 && allAttached(1)(r) })
+	one.until(t, "the tunnel is back", func(r fleet.Report) bool { return r.IntentRev == duo.rev && len(r.Problems) == 0 && allAttached(1)(r) })
 	refused("after a restart of the tunnel")
 
-	tell(one, both, one, two)
+	duo.tell(t)
 	if !answers(20 * time.Second) {
 		t.Error("no answer after it was admitted again")
 	}

@@ -19,22 +19,17 @@ import (
 // is counted in package tunnel.
 func TestKeysChange(t *testing.T) {
 	netnstest.NeedRoot(t)
-	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
-	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}, Blocks: []fleet.Block{
-		{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
-	}}
-	a, b := one.pod(t, "a", "10.77.0.1"), two.pod(t, "b", "10.77.16.1")
-	rev := uint64(0)
+	duo := newDuo(t, "10.77.0.0/16")
+	one, two := duo.one, duo.two
+	duo.pod(t, one, "a", "10.77.0.1")
+	b := duo.pod(t, two, "b", "10.77.16.1")
 	tell := func(generations ...uint64) {
-		rev++
-		clusters := []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{one.node(t)}}, {Name: "c2", Nodes: []fleet.Node{two.node(t)}}}
+		t.Helper()
+		duo.rev++
 		for i, s := range []*site{one, two} {
-			slice := slice
-			slice.KeyGeneration = generations[i]
-			s.controller.tell(t, fleet.Intent{
-				Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Clusters: clusters,
-				Slices: []fleet.Slice{slice}, Pods: []fleet.Pod{a, b},
-			})
+			in := duo.intent(t, s, one, two)
+			in.Slices[0].KeyGeneration = generations[i]
+			s.controller.tell(t, in)
 		}
 	}
 	held := func(want ...string) func(fleet.Report) bool {
@@ -48,16 +43,7 @@ func TestKeysChange(t *testing.T) {
 			return n == len(want) && !slices.ContainsFunc(want, func(w string) bool { return r.Keys[w].IsZero() })
 		}
 	}
-	for _, s := range []*site{one, two} {
-		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
-	}
-	tell(0, 0)
-	for _, s := range []*site{one, two} {
-		s.until(t, "the slice's key", held("pay"))
-	}
-	tell(0, 0)
-	one.until(t, "a attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
-	two.until(t, "b attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
+	duo.begin(t)
 	reach := func(what string, limit time.Duration) {
 		t.Helper()
 		silent, err := datapath.Probe(t.Context(), one.running["a"].NS, map[netip.Addr]time.Duration{b.Addrs[0]: limit})

@@ -25,14 +25,11 @@ import (
 // and UDP are real, the container runtime and the controllers are fakes. Pods of one cluster reach those of another.
 func TestTwoNodes(t *testing.T) {
 	netnstest.NeedRoot(t)
-	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
-	four, six := netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")
-	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{four, six}, Blocks: []fleet.Block{
-		{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
-	}}
-	a := one.pod(t, "a", "10.77.0.1 fd77::1")
-	b := two.pod(t, "b", "10.77.16.1 fd77::2")
-	d := two.pod(t, "d", "10.77.16.2 fd77::3")
+	duo := newDuo(t, "10.77.0.0/16", "fd77::/64")
+	one, two := duo.one, duo.two
+	duo.pod(t, one, "a", "10.77.0.1 fd77::1")
+	b := duo.pod(t, two, "b", "10.77.16.1 fd77::2")
+	d := duo.pod(t, two, "d", "10.77.16.2 fd77::3")
 	service := fleet.Service{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
 		Ports: []fleet.Port{{Name: "http", Protocol: fleet.TCP, Port: 80}}}
 	for _, p := range []fleet.Pod{b, d} {
@@ -41,27 +38,8 @@ func TestTwoNodes(t *testing.T) {
 		})
 		podtest.Serve(t, two.running[p.UID].NS, p.UID, "tcp", netip.MustParseAddrPort("[::]:8080"))
 	}
-	rev := uint64(0)
-	tell := func() {
-		rev++
-		clusters := []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{one.node(t)}}, {Name: "c2", Nodes: []fleet.Node{two.node(t)}}}
-		for _, s := range []*site{one, two} {
-			s.controller.tell(t, fleet.Intent{
-				Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Clusters: clusters,
-				Slices: []fleet.Slice{slice}, Pods: []fleet.Pod{a, b, d}, Services: []fleet.Service{service},
-			})
-		}
-	}
-	for _, s := range []*site{one, two} {
-		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
-	}
-	tell() // makes the keys of the slice
-	for _, s := range []*site{one, two} {
-		s.until(t, "the slice's key", func(r fleet.Report) bool { return !r.Keys["pay"].IsZero() })
-	}
-	tell() // tells each the other's
-	one.until(t, "a attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
-	two.until(t, "b and d attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(2)(r) })
+	duo.services = []fleet.Service{service}
+	duo.begin(t)
 
 	targets := map[netip.Addr]time.Duration{}
 	for _, p := range []fleet.Pod{b, d} {
@@ -92,36 +70,15 @@ func TestTwoNodes(t *testing.T) {
 // told, while the controllers say nothing; it comes back, and is reached again.
 func TestNodeDies(t *testing.T) {
 	netnstest.NeedRoot(t)
-	one, two := newSite(t, "c1", "n1"), newSite(t, "c2", "n2")
-	slice := fleet.Slice{Name: "pay", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}, Blocks: []fleet.Block{
-		{Cluster: "c1", Prefix: netip.MustParsePrefix("10.77.0.0/20")}, {Cluster: "c2", Prefix: netip.MustParsePrefix("10.77.16.0/20")},
-	}}
-	a, b := one.pod(t, "a", "10.77.0.1"), two.pod(t, "b", "10.77.16.1")
+	duo := newDuo(t, "10.77.0.0/16")
+	one, two := duo.one, duo.two
+	duo.pod(t, one, "a", "10.77.0.1")
+	b := duo.pod(t, two, "b", "10.77.16.1")
 	podtest.Serve(t, two.running["b"].NS, "b", "tcp", netip.MustParseAddrPort("[::]:8080"))
-	service := fleet.Service{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
+	duo.services = []fleet.Service{{Namespace: "shop", Name: "web", Slice: "pay", IPs: []netip.Addr{netip.MustParseAddr("10.77.15.1")},
 		Ports: []fleet.Port{{Name: "http", Protocol: fleet.TCP, Port: 80}}, Endpoints: []fleet.Endpoint{{
-			Cluster: "c2", Node: "n2", Addrs: b.Addrs, Ready: true, Ports: map[string]uint16{"http": 8080}}}}
-	rev := uint64(0)
-	tell := func() {
-		rev++
-		clusters := []fleet.Cluster{{Name: "c1", Nodes: []fleet.Node{one.node(t)}}, {Name: "c2", Nodes: []fleet.Node{two.node(t)}}}
-		for _, s := range []*site{one, two} {
-			s.controller.tell(t, fleet.Intent{
-				Version: fleet.WireVersion, Epoch: 1, Rev: rev, Cluster: s.cluster, Node: s.name, Clusters: clusters,
-				Slices: []fleet.Slice{slice}, Pods: []fleet.Pod{a, b}, Services: []fleet.Service{service},
-			})
-		}
-	}
-	for _, s := range []*site{one, two} {
-		s.until(t, "a stream", func(fleet.Report) bool { return s.controller.heard() })
-	}
-	tell()
-	for _, s := range []*site{one, two} {
-		s.until(t, "the slice's key", func(r fleet.Report) bool { return !r.Keys["pay"].IsZero() })
-	}
-	tell()
-	one.until(t, "a attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
-	two.until(t, "b attached", func(r fleet.Report) bool { return r.IntentRev == rev && allAttached(1)(r) })
+			Cluster: "c2", Node: "n2", Addrs: b.Addrs, Ready: true, Ports: map[string]uint16{"http": 8080}}}}}
+	duo.begin(t)
 
 	ask := func(to string, good func(error) bool) (took time.Duration) {
 		t.Helper()

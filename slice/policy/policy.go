@@ -127,7 +127,7 @@ func namedPorts(np *networkingv1.NetworkPolicy, p Pod) string {
 // rules compiles a policy for a pod that it selects (and for all on which named ports mean the same).
 func (c *compiler) rules(np *networkingv1.NetworkPolicy, p Pod) fleet.Policy {
 	out := fleet.Policy{Name: np.Namespace + "/" + np.Name, Slice: c.in.Slice}
-	out.Ingress, out.Egress = directions(np)
+	out.Ingress, out.Egress = Directions(np)
 	if out.Ingress {
 		for _, r := range np.Spec.Ingress {
 			if rule, ok := c.ingress(np, r, p); ok {
@@ -143,8 +143,8 @@ func (c *compiler) rules(np *networkingv1.NetworkPolicy, p Pod) fleet.Policy {
 	return out
 }
 
-// directions says what a policy governs. Without policyTypes it is ingress, and egress if there is a rule for it.
-func directions(np *networkingv1.NetworkPolicy) (ingress, egress bool) {
+// Directions says what a policy governs. Without policyTypes it is ingress, and egress if there is a rule for it.
+func Directions(np *networkingv1.NetworkPolicy) (ingress, egress bool) {
 	if len(np.Spec.PolicyTypes) == 0 {
 		return true, len(np.Spec.Egress) > 0
 	}
