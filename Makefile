@@ -76,10 +76,10 @@ conformance: ## The standard's own suite against the lab: SUITE=FILE (its compil
 
 RUNS ?=
 .PHONY: postgres etcd chaos
-chaos: build ## Faults under load, each RUNS times (50); STORY=a,b for some, HOLD=10m to stay longer, OUT=FILE for JSON
+chaos: build ## Faults under load, each RUNS times (50); STORY=a,b for some, HOLD=10m to stay longer, OUT=FILE for JSON, which later runs of the same commit add to
 	@./.ci/prepare
 	$(LAB) status >/dev/null 2>&1 || $(LAB) up --config e2e/chaos/lab.yaml
-	SEAWAY_SLACK=1 SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) HOLD=$(HOLD) $(MAKE) --no-print-directory e2e OUT=$(abspath $(OUT)) STORY=chaos TIMEOUT=24h
+	SEAWAY_SLACK=1 SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) HOLD=$(HOLD) BOOK=$(abspath $(OUT)) COMMIT=$(shell git describe --always --dirty --abbrev=12 2>/dev/null) $(MAKE) --no-print-directory e2e OUT= STORY=chaos TIMEOUT=24h
 
 postgres: ## PostgreSQL over three clusters loses nothing; RUNS=20 rounds, OUT=FILE for JSON
 	@./.ci/prepare

@@ -28,6 +28,7 @@ import (
 //	SEAWAY_SLACK         how many times its bar a time may be before a story fails for it (4); 1 judges the bars themselves
 //	OUT                  write the results as JSON to this file
 //	RUNS, FAULTS, HOLD   $RUNS (1), $FAULTS (a few short ones) and $HOLD (each its own time) in stories that play many rounds
+//	BOOK, COMMIT         keep the figures of faults in this file, together with those it has of the same commit
 //	MOVES, LOSSES        $MOVES and $LOSSES in story identity; a tenth and a twentieth of RUNS, at least 1
 func TestStory(t *testing.T) {
 	if os.Getenv("SEAWAY_E2E") != "1" {
@@ -62,6 +63,7 @@ func TestStory(t *testing.T) {
 	if e.Slack, err = strconv.ParseFloat(cmp.Or(os.Getenv("SEAWAY_SLACK"), "4"), 64); err != nil || e.Slack < 1 {
 		t.Fatalf("SEAWAY_SLACK=%s: want a number from 1 on", os.Getenv("SEAWAY_SLACK"))
 	}
+	e.Book, e.Commit = os.Getenv("BOOK"), cmp.Or(os.Getenv("COMMIT"), "unknown")
 	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
 	e.Vars["HOLD"] = cmp.Or(os.Getenv("HOLD"), "0s")
 	e.Vars["RESTARTS"] = cmp.Or(os.Getenv("RUNS"), "2")

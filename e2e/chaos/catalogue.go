@@ -102,7 +102,7 @@ var Catalogue = []Fault{
 		Inject: []string{"on " + controls + " sh -c 'p=$(pidof kube-apiserver); for i in 1 2 3 4; do kill -STOP $p; sleep 5; kill -CONT $p; sleep 0.2; done'"},
 		Hold:   2 * time.Second, Undo: []string{"on " + controls + " sh -c 'kill -CONT $(pidof kube-apiserver)'"}, Expect: unnoticed},
 	{Name: "api-refused", Tells: "the members' API servers refuse every connection for 20 s: nothing but new intent waits",
-		Inject: []string{"on " + controls + " nft 'table inet chaos { chain in { type filter hook input priority -10; tcp dport 6443 reject with tcp reset; } }'"},
+		Inject: []string{"on " + controls + " nft 'table inet chaos { chain in { type filter hook input priority -10; tcp dport 6443 reject with tcp reset; }; }'"},
 		Hold:   20 * time.Second, Undo: []string{"on " + controls + " sh -c 'nft delete table inet chaos; true'"}, Expect: unnoticed},
 	{Name: "flapping", Tells: "all links are off and on for 5 s each, twice: damped, and all is well a second after each return",
 		Inject: lines(links("cut"), []string{"wait 5s"}, links("heal"), []string{"wait 5s"}, links("cut"), []string{"wait 5s"}, links("heal")),

@@ -1,6 +1,6 @@
 // Package chaos plays faults on the lab under load, again and again, and holds what clients saw against what was said
 // beforehand. A fault is data ([Catalogue]): what to do, how long, how to undo it, and what must be true. Clients ask
-// every 10 ms, by connections that stay, connections of their own and datagrams, over the slice and, as a control, past
+// every 20 ms, by connections that stay, connections of their own and datagrams, over the slice and, as a control, past
 // it; they note each answer with its time, and everything here is computed from those notes.
 package chaos
 

@@ -142,7 +142,10 @@ func (p *Player) flows() []string {
 }
 
 func (p *Player) client(cluster, name string, host bool, targets []target) string {
-	args := []string{"load", "-log", "/logs/" + cluster + "-" + name + ".log"}
+	args := []string{"load", "-every", "20ms", "-log", "/logs/" + cluster + "-" + name + ".log"}
+	if host { // a control is cut for as long as a series goes on; TCP would then try again after minutes only
+		args = append(args, "-give-up", "8s")
+	}
 	for _, t := range targets {
 		args = append(args, t.name+"="+t.kind+":"+t.addr)
 	}

@@ -22,11 +22,13 @@ type Player struct {
 	Do    func(ctx context.Context, words []string) (string, error) // plays a line of the stories' language
 	Tell  func(string, ...any)
 	Slack float64 // see [Fault.Judge]
+	Book  *Book   // keeps the figures; nil: nobody does
 
 	logs   *logbook.Folder
 	notes  []sight.Note
 	vars   map[string]string
 	layout stage.Layout
+	quiet  time.Time // since when nothing was done to the lab
 }
 
 const (
@@ -35,7 +37,7 @@ const (
 )
 
 // Play plays each fault so often, one after the other. What happens in one does not keep the others from being played;
-// the error says which did not go as expected.
+// the error says which did not go as expected. Runs that the book has already are judged together with the new ones.
 func (p *Player) Play(ctx context.Context, faults []Fault, runs int, done func(Report)) error {
 	var errs []error
 	for _, f := range faults {
@@ -54,32 +56,74 @@ func (p *Player) Play(ctx context.Context, faults []Fault, runs int, done func(R
 	return nil
 }
 
-// fault plays one fault's runs.
+// fault plays one fault's runs. One that cannot be played to its end does not end the series; two of them in a row do.
 func (p *Player) fault(ctx context.Context, f Fault, runs int) Report {
-	r := Report{Fault: f.Name, Tells: f.Tells}
+	var r Report
+	if p.Book != nil {
+		r = p.Book.Of(f.Name)
+	}
+	r.Fault, r.Tells = f.Name, f.Tells
 	p.Tell("  fault %s: %s", f.Name, f.Tells)
-	err := p.ready(ctx, f)
-	for i := 0; i < runs && err == nil; i++ {
+	if n := len(r.Runs); n > 0 {
+		p.Tell("    %d runs of it are kept", n)
+	}
+	for i, failed := 0, 0; i < runs && failed < 2 && ctx.Err() == nil; i++ {
+		err := error(nil)
+		if i == 0 || failed > 0 {
+			err = p.ready(ctx, f)
+		}
 		var run Run
-		if run, err = p.run(ctx, f); err == nil {
+		if err == nil {
+			run, err = p.run(ctx, f)
+		}
+		if err == nil {
+			failed = 0
 			r.Runs = append(r.Runs, run)
+			p.Tell("    run %d of %d: %s", i+1, runs, brief(run))
+		} else {
+			failed++
+			r.Errors = append(r.Errors, err.Error())
+			p.Tell("    run %d of %d FAILED: %v", i+1, runs, err)
+			p.mend(ctx, f)
+		}
+		p.sum(&r, f)
+	}
+	if err := p.lines(context.WithoutCancel(ctx), f.After); err != nil {
+		r.Errors = append(r.Errors, err.Error())
+		p.mend(ctx, f)
+		p.sum(&r, f)
+	}
+	return r
+}
+
+// mend undoes what a run that failed has left.
+func (p *Player) mend(ctx context.Context, f Fault) {
+	ctx = context.WithoutCancel(ctx)
+	err := p.lines(ctx, f.After)
+	if err := errors.Join(err, p.Stage.Mend(ctx)); err != nil {
+		p.Tell("  the lab cannot be mended: %v", err)
+	}
+	for _, l := range lines(links("heal"), wan("--loss 0% --jitter 0s --delay 10ms")) { // mending clears the links' delay, too
+		if err := p.lines(ctx, []string{l}); err != nil {
+			p.Tell("  %v", err)
 		}
 	}
-	err = errors.Join(err, p.lines(context.WithoutCancel(ctx), f.After))
-	if err != nil {
-		r.Error = err.Error()
-		if err := p.Stage.Mend(context.WithoutCancel(ctx)); err != nil {
-			p.Tell("  the lab cannot be mended: %v", err)
-		}
-	}
+}
+
+// sum sums up a fault's runs, and keeps them.
+func (p *Player) sum(r *Report, f Fault) {
 	r.Rows = rows(r.Runs)
 	if len(r.Runs) > 0 {
 		var err error
 		if r.Verdicts, err = f.Judge(r.Runs, max(p.Slack, 1)); err != nil {
-			r.Error = err.Error()
+			r.Errors = append(r.Errors, err.Error())
 		}
 	}
-	return r
+	if p.Book != nil {
+		if err := p.Book.Put(*r); err != nil {
+			p.Tell("  %v", err)
+		}
+	}
 }
 
 // ready makes what is given before the fault.
@@ -93,20 +137,18 @@ func (p *Player) ready(ctx context.Context, f Fault) error {
 	if err := p.logs.Empty(); err != nil {
 		return err
 	}
+	if len(f.Given) == 0 {
+		return nil // a run settles itself
+	}
 	if err := p.settle(ctx, true); err != nil {
 		return fmt.Errorf("before %s: %w", f.Name, err)
 	}
-	if err := p.lines(ctx, f.Given); err != nil {
-		return err
-	}
-	if len(f.Given) > 0 {
-		return p.settle(ctx, false)
-	}
-	return nil
+	return p.lines(ctx, f.Given)
 }
 
 // run plays a fault once, and undoes it whatever happens.
 func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
+	began := time.Now()
 	if err := p.settle(ctx, len(f.Given) == 0); err != nil {
 		return r, err
 	}
@@ -114,6 +156,7 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 		return r, err
 	}
 	r = Run{Fault: f.Name, Relay: p.vars["RELAY"], Flips: -1}
+	r.Settled = time.Since(began)
 	watch := p.watch(ctx, f)
 	defer watch()
 	r.At = time.Now()
@@ -129,7 +172,7 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 	if err := p.read(); err != nil {
 		return r, err
 	}
-	r.Noise = sight.Longest(p.notes, r.At.Add(-calm), r.At)
+	r.Noise = p.noise(r.At)
 	if err := p.lines(ctx, f.Inject); err != nil {
 		return r, err
 	}
@@ -161,8 +204,15 @@ func (p *Player) run(ctx context.Context, f Fault) (r Run, err error) {
 		}
 	}
 	r.Flips = watch()
-	p.Tell("    %s", brief(r))
-	return r, undo()
+	err = undo()
+	r.Lasted = time.Since(began)
+	return r, err
+}
+
+// noise is the longest gap of any flow in the calm before a moment; of big questions there are few.
+func (p *Player) noise(at time.Time) time.Duration {
+	small := slices.DeleteFunc(slices.Clone(p.notes), func(n sight.Note) bool { return strings.HasSuffix(n.Flow, ".big") })
+	return sight.Longest(small, at.Add(-calm), at)
 }
 
 func brief(r Run) string {
@@ -172,7 +222,7 @@ func brief(r Run) string {
 			hurt = append(hurt, fmt.Sprintf("%s %d ms", row.Flow, row.Gap.Max.Milliseconds()))
 		}
 	}
-	busy := fmt.Sprintf("made in %d ms, noise %d ms", r.Took.Milliseconds(), r.Noise.Milliseconds())
+	busy := fmt.Sprintf("%.1f s: settled in %.1f, made in %.1f; noise %d ms", r.Lasted.Seconds(), r.Settled.Seconds(), r.Took.Seconds(), r.Noise.Milliseconds())
 	if len(hurt) == 0 {
 		return "no flow was hurt (" + busy + ")"
 	}
@@ -181,6 +231,10 @@ func brief(r Run) string {
 
 // lines plays lines, all of them even if one fails.
 func (p *Player) lines(ctx context.Context, lines []string) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	defer func() { p.quiet = time.Now() }()
 	var errs []error
 	for _, l := range lines {
 		words, err := split(p.expand(l))
@@ -283,12 +337,14 @@ func (p *Player) read() error {
 	return nil
 }
 
-// settle waits until every flow has worked for a while without a fault. The controls past the slice are waited for only
-// if they can work.
+// settle waits until every flow has worked for a while without a fault. That while begins when the last fault was undone:
+// what went unnoticed need not be waited for. The controls past the slice are waited for only if they can work.
 func (p *Player) settle(ctx context.Context, plain bool) error {
-	from := time.Now()
-	p.notes = slices.DeleteFunc(p.notes, func(n sight.Note) bool { return n.End.Before(from.Add(-calm)) })
-	return stage.Await(ctx, settling, func() error {
+	from, old := p.quiet, time.Now().Add(-2*calm)
+	p.notes = slices.DeleteFunc(p.notes, func(n sight.Note) bool { return n.End.Before(old) })
+	ctx, cancel := context.WithTimeoutCause(ctx, settling, fmt.Errorf("waited %s", settling))
+	defer cancel()
+	return stage.Eventually(ctx, 100*time.Millisecond, func() error {
 		if err := p.read(); err != nil {
 			return err
 		}

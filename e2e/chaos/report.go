@@ -17,7 +17,7 @@ type Report struct {
 	Runs     []Run     `json:"runs"`
 	Rows     []Row     `json:"rows"`
 	Verdicts []Verdict `json:"verdicts"`
-	Error    string    `json:"error,omitempty"` // the fault could not be played to its end
+	Errors   []string  `json:"errors,omitempty"` // of runs that could not be played to their end
 }
 
 // Row is one flow over all runs of a fault.
@@ -35,7 +35,7 @@ type Row struct {
 
 // Held tells whether all expectations and controls hold.
 func (r Report) Held() bool {
-	return r.Error == "" && !slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return !v.Held })
+	return len(r.Errors) == 0 && !slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return !v.Held })
 }
 
 // rows sums up runs by flow.
@@ -84,8 +84,8 @@ func (r Report) String() string {
 		}
 		fmt.Fprintf(&b, "  %s %s: %s%s\n", word, v.Expect, v.Saw, kind)
 	}
-	if r.Error != "" {
-		fmt.Fprintf(&b, "  FAILED %s\n", r.Error)
+	for _, e := range r.Errors {
+		fmt.Fprintf(&b, "  FAILED %s\n", e)
 	}
 	return b.String()
 }

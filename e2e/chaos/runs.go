@@ -23,6 +23,9 @@ type Run struct {
 	// fault did: both tell how busy the machine was.
 	Noise time.Duration `json:"noise"`
 	Took  time.Duration `json:"took"`
+	// Settled is how long everything took to work before the run, Lasted the whole of it.
+	Settled time.Duration `json:"settled"`
+	Lasted  time.Duration `json:"lasted"`
 }
 
 // floor is the smallest of the controls' longest gaps in the same run: packets that cross the same WAN from the same

@@ -19,7 +19,8 @@ import (
 // Load asks each of its targets again and again, open loop, and notes what came of each question. A target is
 // NAME=KIND:ADDRESS, and the kinds are
 //
-//	stream   one TCP connection; it is opened anew only when it has broken, never because it is slow
+//	stream   one TCP connection; it is opened anew only when it has broken, never because it is slow, unless -give-up
+//	         says for how long nothing may be acknowledged
 //	big      the same with questions of 4,000 bytes, which do not fit into one packet, a fifth as often
 //	dial     a TCP connection for each question, half as often
 //	udp      one datagram for each question
@@ -30,6 +31,7 @@ func load(args []string) error {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	file := fs.String("log", "", "where to note it")
 	every := fs.Duration("every", 10*time.Millisecond, "between two questions")
+	giveUp := fs.Duration("give-up", 0, "a stream on which nothing is acknowledged for so long is broken; 0: as the kernel says")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -50,6 +52,7 @@ func load(args []string) error {
 		if err != nil {
 			return err
 		}
+		t.giveUp = *giveUp
 		wg.Go(func() { t.run(ctx) })
 	}
 	tick := time.NewTicker(25 * time.Millisecond)
@@ -93,7 +96,7 @@ func (j *journal) take() []byte {
 
 type loadTarget struct {
 	name, kind, addr string
-	every            time.Duration
+	every, giveUp    time.Duration
 	*journal
 }
 
@@ -112,7 +115,7 @@ func parseTarget(s string, every time.Duration, j *journal) (loadTarget, error) 
 	default:
 		return loadTarget{}, fmt.Errorf("%q: want stream, big, dial or udp", s)
 	}
-	return loadTarget{name, kind, withPort(addr), every, j}, nil
+	return loadTarget{name: name, kind: kind, addr: withPort(addr), every: every, journal: j}, nil
 }
 
 const dialing = time.Second
@@ -172,10 +175,27 @@ func who(line string) string {
 	return cluster + "/" + pod
 }
 
+// connect opens a stream.
+func (t loadTarget) connect() (net.Conn, error) {
+	d := net.Dialer{Timeout: dialing}
+	if t.giveUp > 0 {
+		d.Control = func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			cerr := raw.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(t.giveUp.Milliseconds()))
+			})
+			return errors.Join(cerr, err)
+		}
+	}
+	return d.Dial("tcp", t.addr)
+}
+
+const tcpUserTimeout = 18 // TCP_USER_TIMEOUT of linux/tcp.h, in milliseconds
+
 // stream asks on one connection until that breaks.
 func (t loadTarget) stream(ctx context.Context) {
 	begin := time.Now()
-	c, err := net.DialTimeout("tcp", t.addr, dialing)
+	c, err := t.connect()
 	if err != nil {
 		t.note(t.name, outcome(err), begin, "")
 		return

@@ -46,6 +46,8 @@ type Engine struct {
 	// Slack is how many times what a bar says a time may take before a story fails for it; 1 judges the bars themselves.
 	// What passed a bar is told in any case: two busy cores can be slow, and slow is not broken.
 	Slack float64
+	// Book is the file that keeps the figures of faults that are played many times, "" for none, and Commit what they are of.
+	Book, Commit string
 
 	Results []Result
 }

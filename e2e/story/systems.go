@@ -123,8 +123,13 @@ func playChaos(p *play, ctx context.Context, args []string) (string, error) {
 	for i, f := range faults {
 		faults[i] = f.Holding(hold)
 	}
-	p.dirty = true
 	player := &chaos.Player{Stage: p.stage, Do: p.do, Tell: p.engine.tell, Slack: p.engine.Slack}
+	if p.engine.Book != "" {
+		if player.Book, err = chaos.OpenBook(p.engine.Book, p.engine.Commit); err != nil {
+			return "", err
+		}
+	}
+	p.dirty = true
 	defer player.End()
 	if err := player.Begin(ctx); err != nil {
 		return "", err

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"seaway.dev/seaway/e2e/stage"
@@ -30,7 +31,7 @@ func verbs() map[string]verb {
 		"in": {usage: "in CLUSTER[,CLUSTER…] seaway|kubectl ARGS…", run: in,
 			does: "Run Seaway's command, or kubectl, on each of these clusters."},
 		"on": {usage: "on MACHINE[,MACHINE…] COMMAND…", run: on,
-			does: "Run a command on each of these machines."},
+			does: "Run a command on all of these machines at once."},
 		"from": {usage: "from CLUSTER/NAMESPACE/POD[,…] get|ask|dig|query|names|addrs|shoot ARGS…", run: from,
 			does: "Let the probe in a pod (or in a pod of an app) do something."},
 		"lab": {usage: "lab ARGS…", run: labctl,
@@ -228,7 +229,21 @@ func on(p *play, ctx context.Context, args []string) (string, error) {
 		return "", misused("want machines and a command")
 	}
 	line := p.paths(args[1:])
-	return eachOf(args[0], func(m string) (string, error) { return p.stage.Machine(ctx, m, line...) })
+	machines := strings.Split(args[0], ",")
+	said := make(map[string]string, len(machines))
+	var mu sync.Mutex
+	err := stage.Each(machines, func(m string) error {
+		out, err := p.stage.Machine(ctx, m, line...)
+		mu.Lock()
+		defer mu.Unlock()
+		said[m] = out
+		return err
+	})
+	var b strings.Builder
+	for _, m := range machines {
+		b.WriteString(said[m])
+	}
+	return b.String(), err
 }
 
 func from(p *play, ctx context.Context, args []string) (string, error) {
