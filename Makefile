@@ -20,7 +20,7 @@ help: ## What can be made
 
 build: ## Build seaway and seaway-lab into the cache
 	@mkdir -p $(CACHE)/bin
-	$(GO) build -ldflags "-s -w -X main.version=$(VERSION)" -o $(SEAWAY) ./cmd/seaway
+	$(GO) build $(OVERLAY) -ldflags "-s -w -X main.version=$(VERSION)" -o $(SEAWAY) ./cmd/seaway
 	cd lab && $(GO) build -ldflags "-s -w" -o $(LAB) ./cmd/seaway-lab
 
 PREFIX ?= /usr/local
@@ -75,11 +75,15 @@ conformance: ## The standard's own suite against the lab: SUITE=FILE (its compil
 	@SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/conformance -version $(VERSION) -suite '$(SUITE)' $(if $(RUNS),-runs $(RUNS)) $(if $(OUT),-out '$(OUT)') $(if $(FOCUS),-focus '$(FOCUS)') $(if $(ADDRESSES),-addresses '$(ADDRESSES)')
 
 RUNS ?=
-.PHONY: postgres etcd chaos
-chaos: build ## Faults under load, each RUNS times (50); STORY=a,b for some, HOLD=10m to stay longer, OUT=FILE for JSON, which later runs of the same commit add to
+.PHONY: postgres etcd chaos clock
+chaos: OVERLAY := $(if $(if $(STORY),$(findstring clock-steps,$(STORY)),all),-overlay $(CACHE)/clock/overlay.json)
+chaos: clock build ## Faults under load, each RUNS times (50); STORY=a,b for some, HOLD=10m to stay longer, OUT=FILE for JSON, which later runs of the same commit add to
 	@./.ci/prepare
 	$(LAB) status >/dev/null 2>&1 || $(LAB) up --config e2e/chaos/lab.yaml
-	SEAWAY_SLACK=1 SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) HOLD=$(HOLD) BOOK=$(abspath $(OUT)) COMMIT=$(shell git describe --always --dirty --abbrev=12 2>/dev/null) $(MAKE) --no-print-directory e2e OUT= STORY=chaos TIMEOUT=24h
+	SEAWAY_SLACK=1 SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) HOLD=$(HOLD) BOOK=$(abspath $(OUT)) COMMIT=$(shell git describe --always --dirty --abbrev=12 2>/dev/null) $(MAKE) --no-print-directory e2e OVERLAY='$(OVERLAY)' OUT= STORY=chaos TIMEOUT=24h
+
+clock: # what a seaway is built with whose clock can be stepped
+	@$(GO) run ./e2e/chaos/clock -out $(CACHE)/clock
 
 postgres: ## PostgreSQL over three clusters loses nothing; RUNS=20 rounds, OUT=FILE for JSON
 	@./.ci/prepare

@@ -20,6 +20,14 @@ func role(machines, name, signal string) string {
 	return "on " + machines + " sh -c 'for p in $(pidof seaway); do tr \"\\0\" \" \" </proc/$p/cmdline | grep -q \"seaway " + name + "\" && kill -" + signal + " $p; done; true'"
 }
 
+// step moves the clock of Seaway's programs on machines: USR1 a minute forward, USR2 a minute back (e2e/chaos/clock).
+func step(machines, signal string) []string {
+	return []string{"on " + machines + " sh -c 'kill -" + signal + " $(pidof seaway)'"}
+}
+
+// rotation changes the slice's keys once, until no node has an older one.
+var rotation = []string{"in hub seaway slice rotate load --wait 60s"}
+
 // restart rolls workloads of Seaway in members.
 func restart(what string) []string {
 	return []string{"in c1,c2,c3 kubectl rollout restart " + what + " -n seaway-system", "in c1,c2,c3 kubectl rollout status " + what + " -n seaway-system --timeout=120s"}
@@ -138,6 +146,13 @@ var Catalogue = []Fault{
 	{Name: "mtu-1280", Tells: "a path carries packets of 1280 bytes only: large questions pass",
 		Inject: []string{"router ip link set br-c2 mtu 1280"}, Hold: 10 * time.Second, Undo: []string{"router ip link set br-c2 mtu 1500"},
 		Expect: []string{"far.big gap p99 <= 1s", "far.big stuck sum = 0", "far.stream excess p99 <= 300ms", slice + " resets sum = 0"}},
+	{Name: "keys-rotated", Tells: "the slice's keys change again and again, ten seconds apart: no packet notices",
+		Inject: lines(rotation, []string{"wait 10s"}, rotation, []string{"wait 10s"}, rotation), Hold: 2 * time.Second,
+		Expect: append([]string{"far.udp,third.udp errors sum = 0"}, unnoticed...)},
+	{Name: "clock-steps", Tells: "a cluster's clock is a minute ahead, another's a minute late, keys change, and the clocks are right again: no packet notices",
+		Given:  []string{"on c1n1,c2n1,hubn1 sh -c 'grep -q \"wall clock of this program\" /proc/$(pidof -s seaway)/exe'"}, // `make chaos` builds it so
+		Inject: lines(step("c1n1,c1n2,hubn1", "USR1"), step("c2n1,c2n2", "USR2"), []string{"wait 5s"}, rotation), Hold: 15 * time.Second, Watch: 30 * time.Second,
+		Undo: lines(step("c1n1,c1n2,hubn1", "USR2"), step("c2n1,c2n2", "USR1")), Expect: unnoticed},
 	{Name: "double-fault", Tells: "two clusters are cut, and while that is handled a node of the third loses its power",
 		Inject: []string{"lab wan cut c1 c3", "wait 300ms", "lab machine kill c2n2"}, Hold: 6 * time.Second,
 		Undo:   []string{"lab wan heal c1 c3", "lab machine start --wait c2n2"},
