@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/tun/tuntest"
@@ -175,6 +177,32 @@ func TestProblems(t *testing.T) {
 	if st, err := p.Status(t.Context()); err != nil || len(st.Devices[0].Peers) != 1 || len(st.Problems) != 1 {
 		t.Errorf("%+v, %v", st, err)
 	}
+}
+
+// TestFullDisk: what cannot be written down is done nevertheless, said, and written down as soon as there is room.
+func TestFullDisk(t *testing.T) {
+	p := startProcess(t, Config{})
+	obstacle := filepath.Join(p.conf.RunDir, wantFile+".new")
+	if err := os.Mkdir(obstacle, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.Put(t.Context(), example())
+	if err != nil || r.Changes == 0 || len(r.Problems) != 1 || r.Problems[0].Reason != "StateNotSaved" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if st, err := p.Status(t.Context()); err != nil || len(st.Devices) != 1 || len(st.Problems) != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, func() error {
+		if st, err := p.Status(t.Context()); err != nil || len(st.Problems) > 0 {
+			return fmt.Errorf("%+v, %v", st.Problems, err)
+		}
+		_, err := os.Stat(filepath.Join(p.conf.RunDir, wantFile))
+		return err
+	})
 }
 
 // TestKeysStayHome: the private keys are in files for root only, survive a restart, appear in no answer and no log

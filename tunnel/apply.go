@@ -35,14 +35,12 @@ func (s *server) resume() {
 	s.Log.Info("resumed", "devices", len(t.Devices), "targets", len(t.Relay), "changes", n, "problems", len(s.problems))
 }
 
-// put makes t what is wanted.
+// put makes t what is wanted. That it cannot be written down, because the disk is full, is a problem and no reason not to
+// do it: only a restart before there is room again would bring back what was wanted before.
 func (s *server) put(t plan.Tunnel, data []byte) (Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.files.write(wantFile, data); err != nil {
-		return Result{}, err
-	}
-	s.want = t
+	s.want, s.unsaved = t, data
 	n := s.apply()
 	if n > 0 {
 		s.Log.Info("applied", "devices", len(t.Devices), "targets", len(t.Relay), "changes", n, "problems", len(s.problems))
@@ -64,6 +62,13 @@ func (s *server) apply() (changes int) {
 			s.Log.Warn("apply", "where", where, "err", err)
 		}
 		s.problems, s.again = append(s.problems, p), true
+	}
+	if s.unsaved != nil {
+		if err := s.files.write(wantFile, s.unsaved); err != nil {
+			trouble("the tunnel's memory", "StateNotSaved", err)
+		} else {
+			s.unsaved = nil
+		}
 	}
 	port := s.want.Port
 	if port == 0 {
@@ -150,7 +155,7 @@ func (s *server) neighbors(cfg *relay.Config) error {
 func (s *server) purge() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.want = plan.Tunnel{}
+	s.want, s.unsaved = plan.Tunnel{}, nil
 	s.apply()
 	s.sw.Memory() // nothing is left to be written down
 	err := errors.Join(s.files.remove(wantFile, sessionsFile, lockFile), s.keys.removeAll())

@@ -130,6 +130,7 @@ type server struct {
 
 	mu       sync.Mutex // one change at a time
 	want     plan.Tunnel
+	unsaved  []byte                 // want, as long as it could not be written down
 	have     map[string]plan.Device // slices whose device was made, as last applied
 	problems []fleet.Problem
 	again    bool // the last apply left something undone

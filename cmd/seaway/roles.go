@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -133,10 +134,19 @@ func agentCmd() *cobra.Command {
 
 func tunnelCmd() *cobra.Command {
 	var c tunnel.Config
+	var itself bool
 	cmd := role("tunnel", "Run a node's tunnel (a role of the image)", func(cmd *cobra.Command, log *slog.Logger) error {
 		c.Log = log
-		return tunnel.Run(cmd.Context(), c)
+		if itself {
+			return tunnel.Run(cmd.Context(), c)
+		}
+		return tunnel.Keep(cmd.Context(), log, func() *exec.Cmd {
+			again := exec.Command("/proc/self/exe", append(os.Args[1:], "--itself")...)
+			again.Args[0], again.Stdout, again.Stderr = os.Args[0], os.Stdout, os.Stderr
+			return again
+		})
 	})
+	cmd.Flags().BoolVar(&itself, "itself", false, "be the process that holds the tunnels, not its parent that starts it again when it dies")
 	cmd.Flags().Uint16Var(&c.Port, "port", 0, "UDP `PORT` to open before the agent has said one")
 	return cmd
 }
