@@ -35,6 +35,10 @@ func anew(clusters, name string) []string {
 		"eventually 30s in " + clusters + " kubectl wait --for=condition=Ready pods -n seaway-system -l app.kubernetes.io/name=seaway-" + name + " --timeout=10s"}
 }
 
+// forget makes the client's node forget that others fell: how long one must answer until it is trusted again doubles with
+// each fall within a minute, and each run is to be a first fall.
+var forget = append([]string{role("c1n1", "tunnel .*--itself", "KILL")}, anew("c1", "agent")...)
+
 // restart rolls workloads of Seaway in members.
 func restart(what string) []string {
 	return []string{"in c1,c2,c3 kubectl rollout restart " + what + " -n seaway-system", "in c1,c2,c3 kubectl rollout status " + what + " -n seaway-system --timeout=120s"}
@@ -81,7 +85,7 @@ var Catalogue = []Fault{
 		Expect:  []string{"far.stream gap p99 <= 300ms", "far.stream resets sum = 0", "far.stream stuck sum = 0"},
 		Control: []string{"plain.stream gap p50 >= 3500ms"}},
 	{Name: "node-killed", Tells: "a node loses its power: its clients are told, and a service answers from elsewhere",
-		Inject: []string{"lab machine kill c2n1"}, Hold: 6 * time.Second, Undo: []string{"lab machine start --wait c2n1"},
+		Inject: []string{"lab machine kill c2n1"}, Hold: 6 * time.Second, Undo: append([]string{"lab machine start --wait c2n1"}, forget...),
 		Expect: []string{"svc.dial clear p99 <= 1s", "svc*.stream mend p50 <= 500ms", "svc*.stream mend p99 <= 1s", "far.stream told p99 <= 1s",
 			"third.stream excess p99 <= 300ms"},
 		Control: []string{"plain.stream gap p50 >= 5s"}},
@@ -89,7 +93,7 @@ var Catalogue = []Fault{
 		Inject: []string{"lab machine reboot --wait c2n1"}, Hold: 0, Watch: 20 * time.Second,
 		Expect: []string{"svc.dial clear p99 <= 15s", "far.stream mend p99 <= 20s", slice + " stuck sum = 0"}},
 	{Name: "cluster-killed", Tells: "a whole cluster loses its power: its clients are told, and a service answers from elsewhere",
-		Inject: []string{"lab machine kill $C2"}, Hold: 6 * time.Second, Undo: []string{"lab machine start --wait $C2"},
+		Inject: []string{"lab machine kill $C2"}, Hold: 6 * time.Second, Undo: append([]string{"lab machine start --wait $C2"}, forget...),
 		Expect: []string{"svc.dial clear p99 <= 1s", "svc*.stream mend p50 <= 500ms", "svc*.stream mend p99 <= 1s", "far.stream told p99 <= 1s",
 			"third.stream excess p99 <= 300ms"},
 		Control: []string{"plain.stream gap p50 >= 5s"}},

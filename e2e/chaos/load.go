@@ -115,7 +115,7 @@ func (p *Player) clients(ctx context.Context) error {
 		{"c1", "client", false, []target{
 			{"far.stream", "stream", far}, {"far.dial", "dial", far}, {"far.udp", "udp", far}, {"far.big", "big", far},
 			{"third.stream", "stream", third}, {"third.udp", "udp", third},
-			{"svc1.stream", "stream", svc}, {"svc2.stream", "stream", svc}, {"svc3.stream", "stream", svc}, {"svc.dial", "dial", svc},
+			{"svc1.stream", "session", svc}, {"svc2.stream", "session", svc}, {"svc3.stream", "session", svc}, {"svc.dial", "dial", svc},
 		}},
 		{"c1", "plainclient", true, []target{{"plain.stream", "stream", wan("c2")}}},
 		{"c3", "plainclient", true, []target{{"plain3.stream", "stream", wan("c1")}}},

@@ -21,6 +21,8 @@ import (
 //
 //	stream   one TCP connection; it is opened anew only when it has broken, never because it is slow, unless -give-up
 //	         says for how long nothing may be acknowledged
+//	session  the same, but every 3 s, when all is answered, it is closed and opened anew: so some always are with each of
+//	         a service's pods
 //	big      the same with questions of 4,000 bytes, which do not fit into one packet, a fifth as often
 //	dial     a TCP connection for each question, half as often
 //	udp      one datagram for each question
@@ -107,7 +109,7 @@ func parseTarget(s string, every time.Duration, j *journal) (loadTarget, error) 
 		return loadTarget{}, fmt.Errorf("%q: want NAME=KIND:ADDRESS", s)
 	}
 	switch kind {
-	case "stream", "udp":
+	case "stream", "session", "udp":
 	case "dial":
 		every *= 2 // each is three packets and more
 	case "big":
@@ -118,7 +120,10 @@ func parseTarget(s string, every time.Duration, j *journal) (loadTarget, error) 
 	return loadTarget{name: name, kind: kind, addr: withPort(addr), every: every, journal: j}, nil
 }
 
-const dialing = time.Second
+const (
+	dialing     = time.Second
+	sessionLife = 3 * time.Second
+)
 
 func (t loadTarget) run(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -228,6 +233,12 @@ func (t loadTarget) stream(ctx context.Context) {
 			t.note(t.name, outcome(err), time.Now(), "")
 			return
 		case <-tick.C:
+		}
+		if t.kind == "session" && time.Since(begin) > sessionLife {
+			if len(asked) == 0 {
+				return
+			}
+			continue // what is asked is to be answered first
 		}
 		// A connection that takes no more is slow, not broken: its reader will hear if it breaks.
 		if len(asked) == cap(asked) {
