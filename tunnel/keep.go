@@ -14,7 +14,7 @@ import (
 // A container that died is started again by the kubelet after 1 to 3 s, and after 10, 20 and up to 300 s when it dies
 // again. So the tunnel process has a parent in its container that does nothing but start it again at once.
 const (
-	shortLife = 10 * time.Second      // who dies younger died of what killed the one before
+	shortLife = 3 * time.Second       // who dies younger died of what killed the one before
 	mostShort = 8                     // of those in a row, and the kubelet is to see that something is wrong
 	firstRest = 50 * time.Millisecond // before the second of them in a row is started; doubled each time
 	stopping  = 10 * time.Second      // for a process that was told to end

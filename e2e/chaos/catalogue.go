@@ -30,14 +30,20 @@ var rotation = []string{"in hub seaway slice rotate load --wait 60s"}
 
 // anew puts new pods in the place of those whose programs died: the kubelet leaves what dies again and again alone for
 // longer each time, and the next run would find nothing to kill.
-func anew(clusters, name string) []string {
-	return []string{"in " + clusters + " kubectl delete pods -n seaway-system -l app.kubernetes.io/name=seaway-" + name + " --wait=false",
-		"eventually 30s in " + clusters + " kubectl wait --for=condition=Ready pods -n seaway-system -l app.kubernetes.io/name=seaway-" + name + " --timeout=10s"}
+func anew(name string, machines ...string) []string {
+	var out []string
+	for _, m := range machines {
+		out = append(out, "in "+m[:2]+" kubectl delete pods -n seaway-system -l app.kubernetes.io/name=seaway-"+name+" --field-selector spec.nodeName="+m+" --wait=false")
+	}
+	for _, m := range machines {
+		out = append(out, "eventually 30s in "+m[:2]+" kubectl wait --for=condition=Ready pods -n seaway-system -l app.kubernetes.io/name=seaway-"+name+" --field-selector spec.nodeName="+m+" --timeout=1s")
+	}
+	return out
 }
 
 // forget makes the client's node forget that others fell: how long one must answer until it is trusted again doubles with
 // each fall within a minute, and each run is to be a first fall.
-var forget = append([]string{role("c1n1", "tunnel .*--itself", "KILL")}, anew("c1", "agent")...)
+var forget = append([]string{role("c1n1", "tunnel .*--itself", "KILL")}, anew("agent", "c1n1")...)
 
 // restart rolls workloads of Seaway in members.
 func restart(what string) []string {
@@ -85,7 +91,7 @@ var Catalogue = []Fault{
 		Expect:  []string{"far.stream gap p99 <= 300ms", "far.stream resets sum = 0", "far.stream stuck sum = 0"},
 		Control: []string{"plain.stream gap p50 >= 3500ms"}},
 	{Name: "node-killed", Tells: "a node loses its power: its clients are told, and a service answers from elsewhere",
-		Inject: []string{"lab machine kill c2n1"}, Hold: 6 * time.Second, Undo: append([]string{"lab machine start --wait c2n1"}, forget...),
+		Inject: []string{"lab machine kill c2n1"}, Hold: 6 * time.Second, Undo: append([]string{"lab machine start c2n1"}, forget...),
 		Expect: []string{"svc.dial clear p99 <= 1s", "svc*.stream mend p50 <= 500ms", "svc*.stream mend p99 <= 1s", "far.stream told p99 <= 1s",
 			"third.stream excess p99 <= 300ms"},
 		Control: []string{"plain.stream gap p50 >= 5s"}},
@@ -93,7 +99,7 @@ var Catalogue = []Fault{
 		Inject: []string{"lab machine reboot --wait c2n1"}, Hold: 0, Watch: 20 * time.Second,
 		Expect: []string{"svc.dial clear p99 <= 15s", "far.stream mend p99 <= 20s", slice + " stuck sum = 0"}},
 	{Name: "cluster-killed", Tells: "a whole cluster loses its power: its clients are told, and a service answers from elsewhere",
-		Inject: []string{"lab machine kill $C2"}, Hold: 6 * time.Second, Undo: append([]string{"lab machine start --wait $C2"}, forget...),
+		Inject: []string{"lab machine kill $C2"}, Hold: 6 * time.Second, Undo: append([]string{"lab machine start $C2"}, forget...),
 		Expect: []string{"svc.dial clear p99 <= 1s", "svc*.stream mend p50 <= 500ms", "svc*.stream mend p99 <= 1s", "far.stream told p99 <= 1s",
 			"third.stream excess p99 <= 300ms"},
 		Control: []string{"plain.stream gap p50 >= 5s"}},
@@ -134,15 +140,15 @@ var Catalogue = []Fault{
 		Expect: []string{slice + " resets sum = 0", "far.stream,third.stream gap p99 <= 600ms", "any flips sum = 0"}, Control: []string{"far.stream gap p50 >= 150ms"}},
 
 	{Name: "agent-restarted", Tells: "the agents die and come back: no packet notices",
-		Inject: []string{role("c1n1,c2n1,c3n1", "agent", "KILL")}, Hold: 5 * time.Second, Undo: anew("c1,c2,c3", "agent"), Expect: unnoticed, Short: true},
+		Inject: []string{role("c1n1,c2n1,c3n1", "agent", "KILL")}, Hold: 5 * time.Second, Undo: anew("agent", "c1n1", "c2n1", "c3n1"), Expect: unnoticed, Short: true},
 	{Name: "tunnel-restarted", Tells: "a tunnel process dies and comes back: under a second, and connections live",
 		Inject: []string{role("c1n1", "tunnel .*--itself", "KILL")}, Hold: 4 * time.Second,
 		Expect: []string{"far.stream gap p99 <= 1s", "far.stream,third.stream resets sum = 0", streams + " stuck sum = 0"}},
 	{Name: "tunnel-container-killed", Tells: "a tunnel's whole container dies, and the kubelet starts another: connections may break, and are told",
-		Inject: []string{role("c1n1", "tunnel", "KILL")}, Hold: 6 * time.Second, Undo: anew("c1", "tunnel"),
+		Inject: []string{role("c1n1", "tunnel", "KILL")}, Hold: 6 * time.Second, Undo: anew("tunnel", "c1n1"),
 		Expect: []string{"far.stream gap p99 <= 5s", streams + " stuck sum = 0"}, Control: []string{"far.stream gap p50 >= 500ms"}},
 	{Name: "controller-restarted", Tells: "all controllers die and come back: no packet notices",
-		Inject: []string{role("c1n1,c1n2,c2n1,c2n2,c2n3,c3n1,c3n2", "controller", "KILL")}, Hold: 6 * time.Second, Undo: anew("c1,c2,c3", "controller"), Expect: unnoticed},
+		Inject: []string{role("c1n1,c1n2,c2n1,c2n2,c2n3,c3n1,c3n2", "controller", "KILL")}, Hold: 6 * time.Second, Undo: restart("deployment/seaway-controller"), Expect: unnoticed},
 	{Name: "containerd-restarted", Tells: "the container runtime dies and comes back: no packet notices",
 		Inject: []string{"on c1n1,c2n1 sh -c 'kill -9 $(pidof containerd)'"}, Hold: 6 * time.Second,
 		Undo: []string{"eventually 30s on c1n1,c2n1 ctr -n k8s.io version"}, Expect: unnoticed},
