@@ -404,7 +404,7 @@ func (sw *Switch) nudge(from netip.AddrPort, now int64) {
 	}
 	for _, d := range sw.t.devices {
 		for _, p := range d.peers {
-			if p.using.Load() != nil || p.nudged != 0 && now-p.nudged < 5*second {
+			if p.using.Load() != nil || now-p.nudged < 5*second || p.nudged != 0 && now < p.nudged {
 				continue
 			}
 			if slices.ContainsFunc(p.Paths, func(w plan.Path) bool { return w.Relay == "" && w.Endpoint == from }) {
