@@ -74,7 +74,8 @@ func Run(ctx context.Context, conf Config) error {
 		func() error { return mgr.AddReadyzCheck("ping", healthz.Ping) },
 	}
 	if conf.KEDA != "" {
-		add = append(add, func() error { return mgr.Add(&keda{addr: conf.KEDA, wishes: l.wishes, log: conf.Log}) })
+		add = append(add, func() error { return mgr.Add(&keda{addr: conf.KEDA, wishes: l.wishes, log: conf.Log}) },
+			func() error { return mgr.Add(echo{l}) })
 	}
 	for _, f := range add {
 		if err := f(); err != nil {

@@ -241,14 +241,11 @@ func TestModes(t *testing.T) {
 			t.Errorf("in Shadow: %+v", s)
 		}
 		c.set(func(as *v1alpha1.Autoscaler) { as.Spec.Mode = v1alpha1.ModeFloor })
-		c.loop.targets[webKey].pilot.SetMode(time.Now(), "Floor")
 		c.pass(30 * time.Second)
 		if h := c.hpa(); h == nil || *h.Spec.MinReplicas <= 4 {
 			t.Fatalf("in Floor: HPA %+v", h)
 		}
 		c.set(func(as *v1alpha1.Autoscaler) { as.Spec.Mode = v1alpha1.ModeFull })
-		c.pass(2 * time.Second)
-		c.loop.targets[webKey].pilot.SetMode(time.Now(), "Full")
 		c.pass(30 * time.Second)
 		if h := c.hpa(); h != nil || c.replicas() <= 4 {
 			t.Fatalf("in Full: HPA %v, %d replicas", h, c.replicas())
@@ -328,6 +325,52 @@ func TestPin(t *testing.T) {
 		if n := c.replicas(); n != 9 {
 			t.Errorf("%d replicas, pinned to 9", n)
 		}
+	})
+}
+
+// TestMaxIsLowered: what is kept for a while is not kept above the bounds.
+func TestMaxIsLowered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil)
+		c.pass(10 * time.Minute)
+		c.set(func(as *v1alpha1.Autoscaler) { pin := int32(15); as.Spec.Pin = &pin })
+		c.pass(10 * time.Second)
+		if n := c.replicas(); n != 15 {
+			t.Fatalf("%d replicas, pinned to 15", n)
+		}
+		c.set(func(as *v1alpha1.Autoscaler) { as.Spec.Pin, as.Spec.Max = nil, 12 })
+		c.pass(10 * time.Second)
+		if n := c.replicas(); n > 12 {
+			t.Errorf("%d replicas, 12 at most", n)
+		}
+	})
+}
+
+// TestTrustIsGivenOnce: what an Autoscaler was demoted from, a restart does not give back; a new word does.
+func TestTrustIsGivenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil)
+		c.pass(10 * time.Second)
+		mode := func(want v1alpha1.AutoscalerMode) {
+			t.Helper()
+			c.pass(10 * time.Second)
+			if got := c.get().Status.Mode; got != want {
+				t.Fatalf("mode %s, want %s", got, want)
+			}
+		}
+		mode(v1alpha1.ModeFull)
+		c.loop.targets[webKey].pilot.SetMode(time.Now(), "Shadow")
+		mode(v1alpha1.ModeShadow)
+		if h := c.hpa(); h == nil {
+			t.Error("no longer in charge, and nobody else is: no HPA was left")
+		}
+		c.loop.keepAll()
+		c.restart()
+		mode(v1alpha1.ModeShadow)
+		c.set(func(as *v1alpha1.Autoscaler) { as.Spec.Trusted = false })
+		mode(v1alpha1.ModeShadow)
+		c.set(func(as *v1alpha1.Autoscaler) { as.Spec.Trusted = true })
+		mode(v1alpha1.ModeFull)
 	})
 }
 

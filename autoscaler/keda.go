@@ -30,6 +30,9 @@ type keda struct {
 	log    *slog.Logger
 }
 
+// NeedLeaderElection implements manager.LeaderElectionRunnable: KEDA asks any replica.
+func (k *keda) NeedLeaderElection() bool { return false }
+
 const kedaMetric = "seaway-wanted-replicas"
 
 // Start implements manager.Runnable.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,47 @@ type loop struct {
 	wishes  *wishes
 	log     *slog.Logger
 	targets map[types.NamespacedName]*target
+	leads   atomic.Bool
+}
+
+// echo lets a replica that does not lead know what is wanted, from what the leader tells in the Autoscalers' status, so
+// that it can answer KEDA as well.
+type echo struct{ *loop }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (e echo) NeedLeaderElection() bool { return false }
+
+// Start implements manager.Runnable.
+func (e echo) Start(ctx context.Context) error {
+	tick := time.NewTicker(e.conf.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if !e.leads.Load() {
+			e.hear(ctx)
+		}
+	}
+}
+
+func (e echo) hear(ctx context.Context) {
+	var list v1alpha1.AutoscalerList
+	if err := e.client.List(ctx, &list); err != nil {
+		e.log.Warn("cannot list Autoscalers", "err", err)
+		return
+	}
+	seen := map[types.NamespacedName]bool{}
+	for i := range list.Items {
+		as := &list.Items[i]
+		if as.Status.Wants > 0 {
+			seen[client.ObjectKeyFromObject(as)] = true
+			e.wishes.set(client.ObjectKeyFromObject(as), int(as.Status.Wants))
+		}
+	}
+	e.wishes.keep(seen)
 }
 
 // reader reads what a source says now; what it does not know is NaN.
@@ -44,6 +86,8 @@ func newLoop(conf Config, c client.Client, events record.EventRecorder, read rea
 func (l *loop) Start(ctx context.Context) error {
 	tick := time.NewTicker(l.conf.Every)
 	defer tick.Stop()
+	l.leads.Store(true)
+	defer l.leads.Store(false)
 	l.adopt(ctx)
 	for {
 		l.round(ctx, time.Now())
@@ -128,6 +172,17 @@ func (w *wishes) forget(key types.NamespacedName) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.wants, key)
+}
+
+// keep forgets all but those.
+func (w *wishes) keep(these map[types.NamespacedName]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.wants {
+		if !these[key] {
+			delete(w.wants, key)
+		}
+	}
 }
 
 // get returns what is wanted, whether anything is known, and what is closed when any wish changes.

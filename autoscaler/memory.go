@@ -56,17 +56,27 @@ func (t *target) keep(ctx context.Context) {
 	}
 }
 
-// remembered reads what was written down; nothing is nil.
-func (t *target) remembered(ctx context.Context) ([]byte, error) {
+// memory is what was learnt, and the spec that it was learnt with; the zero value is nothing.
+type memory struct {
+	state []byte
+	spec  *v1alpha1.AutoscalerSpec
+}
+
+// remembered reads what was written down.
+func (t *target) remembered(ctx context.Context) (memory, error) {
 	cm := &corev1.ConfigMap{}
 	err := t.loop.client.Get(ctx, client.ObjectKey{Namespace: place.System, Name: memoryName(t.key)}, cm)
 	if apierrors.IsNotFound(err) {
-		return nil, nil
+		return memory{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read what was learnt: %w", err)
+		return memory{}, fmt.Errorf("read what was learnt: %w", err)
 	}
-	return cm.BinaryData[keyState], nil
+	spec := &v1alpha1.AutoscalerSpec{}
+	if err := json.Unmarshal([]byte(cm.Data[keySpec]), spec); err != nil {
+		spec = nil
+	}
+	return memory{cm.BinaryData[keyState], spec}, nil
 }
 
 // adopt takes note of Autoscalers that are remembered, so that those which went meanwhile are handed over.

@@ -22,7 +22,9 @@ import (
 const (
 	sampleEvery = 5 * time.Second // a sample's length, unless the load jumps
 	keepEvery   = time.Minute     // how often what was learnt is written down
-	jump        = 0.15            // a change of the rate that is a sample at once
+	jump        = 0.15            // a change of the rate that is a sample at once, if it is more than chance
+	chance      = 3               // standard deviations of what arrives in a second at random
+	weighs      = 15 * time.Second
 )
 
 // target is one Autoscaler at work. Only one goroutine steps it at a time.
@@ -42,7 +44,7 @@ type target struct {
 	told       outcome            // what the status says
 	toldAt     time.Time
 	records    []string
-	moved      time.Time // when replicas were written last
+	owes       bool // an HPA, since this is no longer in charge
 }
 
 // outcome is what one step found, for the status.
@@ -92,7 +94,7 @@ func (t *target) try(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	o.replicas = w.replicas
 	if as.Spec.Mode == v1alpha1.ModeOff {
 		o.why = "switched off: the HPA is in charge"
-		return t.ensureHPA(ctx, int32(t.terms.Min))
+		return t.handBack(ctx)
 	}
 	in := scale.Input{Now: now, Starts: w.starts, Replicas: w.replicas, Ready: w.ready, Nodes: w.nodes, Rollout: w.rollout, Announced: events(as)}
 	reading, trouble := t.loop.read(ctx, as.Spec.Metrics)
@@ -107,7 +109,7 @@ func (t *target) try(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	mode, why := t.mode(now, as)
 	o.mode, o.modeWhy, o.wants, o.hpa, o.why = string(mode), why, d.Replicas, t.pilot.HPA(), d.Why
 	t.loop.wishes.set(t.key, d.Replicas)
-	if err := t.act(ctx, now, as, mode, w, d); err != nil {
+	if err := t.act(ctx, as, mode, w, d); err != nil {
 		return err
 	}
 	o.replicas = t.told.replicas
@@ -132,17 +134,11 @@ func (t *target) prepare(ctx context.Context, now time.Time, as *v1alpha1.Autosc
 	if err != nil {
 		return err
 	}
-	cores, err := t.podCores(ctx, as)
+	past, err := t.past(ctx)
 	if err != nil {
 		return err
 	}
-	terms.PodCores = cores
-	var saved []byte
-	if t.pilot != nil {
-		if saved, err = t.pilot.Save(); err != nil {
-			return err
-		}
-	} else if saved, err = t.remembered(ctx); err != nil {
+	if terms.PodCores, err = t.podCores(ctx, as); err != nil {
 		return err
 	}
 	rules := guard.Rules{}
@@ -150,25 +146,34 @@ func (t *target) prepare(ctx context.Context, now time.Time, as *v1alpha1.Autosc
 		rules.Pin = int(*as.Spec.Pin)
 	}
 	p := pilot.New(terms, pilot.Options{Mode: guard.Observe, Target: float64(as.Spec.HPATarget), Rules: rules})
-	if len(saved) > 0 {
-		if err := p.Restore(saved); err != nil {
+	if len(past.state) > 0 {
+		if err := p.Restore(past.state); err != nil {
 			t.log.Warn("what was learnt cannot be read: learning begins anew", "err", err)
+			past = memory{}
 		}
-	} else if as.Spec.Trusted {
+	}
+	// Trust is a word given once, with the spec: what it was taken back for since outlives a restart.
+	fresh := past.spec == nil || past.spec.Mode != as.Spec.Mode || !past.spec.Trusted
+	if as.Spec.Trusted && fresh && as.Spec.Mode != v1alpha1.ModeOff {
 		p.SetMode(now, guard.Mode(as.Spec.Mode))
 	}
-	t.pilot, t.terms, t.generation, t.spec = p, terms, as.Generation, *as.Spec.DeepCopy()
+	t.pilot, t.terms, t.generation, t.spec, t.kept = p, terms, as.Generation, *as.Spec.DeepCopy(), time.Time{}
 	return nil
+}
+
+// past is what was known until now: by the pilot at work, or by the one before the restart.
+func (t *target) past(ctx context.Context) (memory, error) {
+	if t.pilot == nil {
+		return t.remembered(ctx)
+	}
+	state, err := t.pilot.Save()
+	return memory{state, t.spec.DeepCopy()}, err
 }
 
 // mode is what may be done now.
 func (t *target) mode(now time.Time, as *v1alpha1.Autoscaler) (guard.Mode, string) {
 	before := t.told.mode
 	mode, why := t.pilot.Mode(now, guard.Mode(as.Spec.Mode), t.loop.conf.Days)
-	if as.Spec.Trusted && mode != guard.Mode(as.Spec.Mode) && t.told.mode == "" {
-		t.pilot.SetMode(now, guard.Mode(as.Spec.Mode))
-		mode, why = guard.Mode(as.Spec.Mode), "trusted from the start"
-	}
 	if before != "" && before != string(mode) {
 		t.loop.events.Eventf(as, corev1.EventTypeNormal, "ModeChanged", "from %s to %s: %s", before, mode, why)
 	}
@@ -178,24 +183,31 @@ func (t *target) mode(now time.Time, as *v1alpha1.Autoscaler) (guard.Mode, strin
 // sample makes a sample of a reading when it is time for one, or when the load jumps.
 func (t *target) sample(now time.Time, r reading, w *world) (scale.Sample, bool) {
 	since := now.Sub(t.sampled)
-	jumped := !math.IsNaN(r.rate) && math.Abs(r.rate-t.rate) > jump*math.Max(t.rate, 1)
+	moved := math.Abs(r.rate - t.rate)
+	jumped := !math.IsNaN(r.rate) && moved > jump*math.Max(t.rate, 1) && moved > chance*math.Sqrt(math.Max(t.rate, 1))
 	if since < sampleEvery && !jumped {
 		return scale.Sample{}, false
 	}
 	if t.sampled.IsZero() || since > time.Minute {
 		since = sampleEvery
 	}
+	first := t.sampled.IsZero()
 	t.sampled = now
 	if !math.IsNaN(r.rate) {
 		t.rate = r.rate
 	}
 	s := scale.Sample{At: now, Interval: since, Rate: r.rate, InFlight: r.inFlight, Busy: r.busy, Done: r.rate * since.Seconds(),
 		Bad: r.bad * since.Seconds(), Ready: w.ready, Starting: max(0, w.replicas-w.ready), Nodes: w.nodes}
+	// A jump is believed: it weighs as much as the samples that the forecast was tuned with. What a second of it says of
+	// pods and of the error budget is left to the samples that follow.
+	if jumped && !first {
+		s.Interval, s.Done, s.Bad = weighs, math.NaN(), math.NaN()
+	}
 	return s, true
 }
 
 // act does what the mode allows.
-func (t *target) act(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler, mode guard.Mode, w *world, d scale.Decision) error {
+func (t *target) act(ctx context.Context, as *v1alpha1.Autoscaler, mode guard.Mode, w *world, d scale.Decision) error {
 	t.told.replicas = w.replicas
 	switch mode {
 	case guard.Floor:
@@ -204,7 +216,17 @@ func (t *target) act(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 		if err := t.parkHPA(ctx); err != nil {
 			return err
 		}
-	default:
+	default: // who was in charge does not just let go
+		if m := as.Status.Mode; m == v1alpha1.ModeFloor || m == v1alpha1.ModeFull {
+			t.owes = true
+		}
+		if !t.owes {
+			return nil
+		}
+		if err := t.handBack(ctx); err != nil {
+			return err
+		}
+		t.owes = false
 		return nil
 	}
 	if d.Replicas == w.replicas {
@@ -218,7 +240,7 @@ func (t *target) act(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	} else if err != nil {
 		return fmt.Errorf("scale %s: %w", as.Spec.Target.Name, err)
 	}
-	t.moved, t.told.replicas = now, d.Replicas
+	t.told.replicas = d.Replicas
 	t.recordAction(as)
 	return nil
 }

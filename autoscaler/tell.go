@@ -42,7 +42,8 @@ func (t *target) recordAction(as *v1alpha1.Autoscaler) {
 // tell writes the status when it says something new.
 func (t *target) tell(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler, o outcome) {
 	t.loop.meters.state(t.key, o, t.pilot)
-	urgent := o.reason != t.told.reason || o.mode != t.told.mode || t.toldAt.IsZero()
+	// What is wanted is told at once: the replica that does not lead answers KEDA by it.
+	urgent := o.reason != t.told.reason || o.mode != t.told.mode || o.wants != t.told.wants || t.toldAt.IsZero()
 	if !urgent && (o == t.told || now.Sub(t.toldAt) < tellEvery) {
 		return
 	}

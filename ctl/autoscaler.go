@@ -1,13 +1,20 @@
 package ctl
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"seaway.dev/seaway/api/v1alpha1"
@@ -45,6 +52,114 @@ Seaway. It scales nothing until you make an Autoscaler.`,
 	f.StringVar(&o.Prometheus, "prometheus", "", "`URL` of the Prometheus for Autoscalers that name none")
 	f.BoolVar(&dry, "dry-run", false, "print the objects and change nothing")
 	return cmd
+}
+
+// uninstallAutoscalerCmd removes the autoscaler; HPAs take over.
+func (c *cli) uninstallAutoscalerCmd() *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "autoscaler", Short: "Remove the autoscaler; what it scaled is left to HPAs", Args: cobra.NoArgs,
+		Long: `Remove the autoscaler from this cluster. First every Autoscaler is switched off, which leaves an
+HPA in charge of its workload; then the autoscaler, what it has learnt, and its kind are removed.`,
+		Example: "  seaway uninstall autoscaler",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := c.connect()
+			if err != nil {
+				return err
+			}
+			return c.uninstallAutoscaler(cmd.Context(), t, wait)
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "how long to wait for the HPAs")
+	return cmd
+}
+
+func (c *cli) uninstallAutoscaler(ctx context.Context, t *target, wait time.Duration) error {
+	p := c.progress()
+	err := p.step("HPAs take over", func(say func(string)) (string, error) { return t.switchOff(ctx, wait, say) })
+	if err != nil {
+		return fail(ExitFailed, "%w", err).then("see what Ready says in kubectl get autoscalers.seaway.dev -A -o wide; delete an Autoscaler that nobody needs, and run the same command again")
+	}
+	return p.step("objects of the autoscaler are removed", func(say func(string)) (string, error) {
+		n := 0
+		told := func(what string) { n++; say(what) }
+		if err := install.RemoveAutoscaler(ctx, t, told); err != nil {
+			return "", err
+		}
+		for _, o := range install.Autoscaler(install.AutoscalerOptions{}) {
+			if o.GetObjectKind().GroupVersionKind().Kind != "CustomResourceDefinition" {
+				continue
+			}
+			if err := t.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
+				return "", err
+			}
+			told(o.GetName())
+			if err := install.Gone(ctx, t, o); err != nil {
+				return "", err
+			}
+		}
+		if err := t.DeleteAllOf(ctx, &corev1.ConfigMap{}, client.InNamespace(install.Namespace), client.HasLabels{"seaway.dev/autoscaler-memory"}); err != nil {
+			return "", err
+		}
+		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: install.Namespace, Name: install.AutoscalerRole}}
+		if err := t.Delete(ctx, lease); client.IgnoreNotFound(err) != nil {
+			return "", err
+		}
+		hub, err := t.isHub(ctx)
+		if err != nil {
+			return "", err
+		}
+		member, err := t.isMember(ctx)
+		if err == nil && !hub && !member {
+			err = install.RemoveNamespaces(ctx, t, told, install.Namespace)
+		}
+		return fmt.Sprintf("%d objects", n), err
+	})
+}
+
+// switchOff switches every Autoscaler off and waits until each says that an HPA is in charge.
+func (t *target) switchOff(ctx context.Context, wait time.Duration, say func(string)) (string, error) {
+	var list v1alpha1.AutoscalerList
+	err := t.List(ctx, &list)
+	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+		return "no Autoscalers", nil
+	} else if err != nil {
+		return "", err
+	}
+	for i := range list.Items {
+		as := &list.Items[i]
+		before := as.DeepCopy()
+		as.Spec.Mode = v1alpha1.ModeOff
+		if err := t.Patch(ctx, as, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+			return "", fmt.Errorf("switch %s/%s off: %w", as.Namespace, as.Name, err)
+		}
+	}
+	total, left := len(list.Items), ""
+	err = poll(ctx, wait, 300*time.Millisecond, func() (bool, error) {
+		if err := t.List(ctx, &list); err != nil {
+			return false, err
+		}
+		for _, as := range list.Items {
+			r := meta.FindStatusCondition(as.Status.Conditions, v1alpha1.AutoscalerReady)
+			if as.Status.Mode != v1alpha1.ModeOff || as.Status.ObservedGeneration != as.Generation || r == nil || r.Status != metav1.ConditionTrue {
+				left = as.Namespace + "/" + as.Name
+				say("wait for " + left)
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "", fmt.Errorf("Autoscaler %s has not handed over to an HPA within %s", left, wait)
+	}
+	return fmt.Sprintf("%d of them", total), err
+}
+
+// hasAutoscaler tells whether the autoscaler runs in this cluster, too.
+func (t *target) hasAutoscaler(ctx context.Context) (bool, error) {
+	var d appsv1.Deployment
+	err := t.Get(ctx, client.ObjectKey{Namespace: install.Namespace, Name: install.AutoscalerRole}, &d)
+	return err == nil, client.IgnoreNotFound(err)
 }
 
 // explainAutoscalerCmd tells why replicas are as they are.

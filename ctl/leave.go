@@ -226,7 +226,11 @@ func (c *cli) removeMember(ctx context.Context, p *progress, t *target) ([]strin
 		if err != nil {
 			return "", err
 		}
-		if !hub {
+		scaler, err := t.hasAutoscaler(ctx)
+		if err != nil {
+			return "", err
+		}
+		if !hub && !scaler {
 			err = install.RemoveNamespaces(ctx, t, told, install.Namespace)
 		} else {
 			err = t.removeLeases(ctx, told)

@@ -55,7 +55,7 @@ running as they are, until you run seaway leave --force on them.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.uninstallHub(cmd.Context(), force) },
 	}
 	hub.Flags().BoolVar(&force, "force", false, "also when there are clusters in the fleet")
-	cmd.AddCommand(hub)
+	cmd.AddCommand(hub, c.uninstallAutoscalerCmd())
 	return cmd
 }
 
@@ -109,7 +109,11 @@ func (c *cli) uninstallHub(ctx context.Context, force bool) error {
 			return "", err
 		}
 		names := []string{place.Joins, place.Renewal, place.Members}
-		if !member {
+		scaler, err := t.hasAutoscaler(ctx)
+		if err != nil {
+			return "", err
+		}
+		if !member && !scaler {
 			names = append(names, install.Namespace)
 		}
 		return fmt.Sprintf("%d objects", n), install.RemoveNamespaces(ctx, t, told, names...)

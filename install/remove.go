@@ -41,11 +41,11 @@ func Ours(component string) labels.Selector {
 	return labels.SelectorFromSet(labels.Set{place.LabelPartOf: "seaway", place.LabelComponent: component})
 }
 
-// ofMember selects everything of Seaway that is not the hub's, nor kept by the hub for its members: also what the
+// ofMember selects everything of Seaway that is not the hub's, nor the autoscaler's, which needs no slice, nor kept by the hub for its members: also what the
 // controller made without saying for whom.
 func ofMember() labels.Selector {
 	s := labels.SelectorFromSet(labels.Set{place.LabelPartOf: "seaway"})
-	other, err := labels.NewRequirement(place.LabelComponent, selection.NotIn, []string{ComponentHub, ComponentShared, "join"})
+	other, err := labels.NewRequirement(place.LabelComponent, selection.NotIn, []string{ComponentHub, ComponentShared, ComponentAutoscaler, "join"})
 	if err != nil {
 		panic(err) // constants
 	}
@@ -68,6 +68,11 @@ func RemoveHub(ctx context.Context, c client.Client, told func(string)) error {
 		return err
 	}
 	return remove(ctx, c, Ours(ComponentHub), told)
+}
+
+// RemoveAutoscaler removes all objects of the autoscaler but definitions and namespaces. Told is called for each.
+func RemoveAutoscaler(ctx context.Context, c client.Client, told func(string)) error {
+	return remove(ctx, c, Ours(ComponentAutoscaler), told)
 }
 
 func remove(ctx context.Context, c client.Client, s labels.Selector, told func(string)) error {

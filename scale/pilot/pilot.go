@@ -177,6 +177,9 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 	} else {
 		s.Keep.Hold(in.Now.Unix(), v.Pods, p.hold(&pl))
 	}
+	if p.terms.Max > 0 && v.Pods > p.terms.Max { // what is kept was allowed once: the bounds may have changed since
+		v = guard.Verdict{Pods: p.terms.Max, Rail: "the Autoscaler's bounds"}
+	}
 	s.Want, s.Decided, s.Why = v.Pods, in.Now, pl.why
 	if v.Rail != "" {
 		s.Why = v.Rail
