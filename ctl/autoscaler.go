@@ -150,7 +150,7 @@ func (t *target) switchOff(ctx context.Context, wait time.Duration, say func(str
 		return true, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		return "", fmt.Errorf("Autoscaler %s has not handed over to an HPA within %s", left, wait)
+		return "", fmt.Errorf("the Autoscaler %s has not handed over to an HPA within %s", left, wait)
 	}
 	return fmt.Sprintf("%d of them", total), err
 }
