@@ -137,7 +137,8 @@ func (s *State) Judge(w Wish, t scale.Terms, r Rules) Verdict {
 	if w.Now.Before(s.Sick) {
 		floor(w.HPA, s.Why)
 	}
-	if s.HPA > 0 && s.Ours > r.Cost*s.HPA {
+	// What is beyond HPA's cost may be spent where the SLO is not kept without: half an hour says that, a minute does not.
+	if s.HPA > 0 && s.Ours > r.Cost*s.HPA && s.Long.Burn(t.Good) <= 1 {
 		cap(max(w.HPA, w.Need), fmt.Sprintf("cost guard: lately %.2f times HPA's cost", s.Ours/s.HPA))
 	}
 	if !s.Newest.IsZero() && w.Now.Sub(s.Newest) > r.Stale {

@@ -45,6 +45,7 @@ func TestJudge(t *testing.T) {
 		"runs away":         {grown(0), func(w *Wish) { w.Want, w.Need, w.HPA, w.Current = 49, 8, 9, 17 }, Rules{}, 18, "twice"},
 		"bounds":            {grown(0), func(w *Wish) { w.Want = 1 }, Rules{}, 2, "bounds"},
 		"too dear":          {func() *State { s := grown(0); s.Ours, s.HPA = 150, 100; return s }(), func(w *Wish) { w.Want = 14 }, Rules{}, 10, "cost"},
+		"dear but needed":   {func() *State { s := grown(0.0015); s.Ours, s.HPA = 150, 100; return s }(), func(w *Wish) { w.Want = 14 }, Rules{}, 14, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := wish(7)

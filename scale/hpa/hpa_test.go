@@ -269,7 +269,7 @@ func TestShadowIsTheHPAThatWasNotInCharge(t *testing.T) {
 	for i := range 1000 {
 		n := real.step(load(i))
 		// what the shadow sees is a service that a policy with far more pods runs
-		s := scale.Sample{At: other.now, Interval: 15 * time.Second, Rate: load(i) * 100, Done: load(i) * 1500, Busy: load(i), Ready: 40}
+		s := scale.Sample{At: other.now, Interval: 15 * time.Second, Rate: load(i) * 100, Done: load(i) * 1500, Busy: load(i), Ready: 40, Steady: 40, SteadyBusy: load(i)}
 		got := sh.Step(scale.Input{Now: other.now, Samples: []scale.Sample{s}, Replicas: 40, Ready: 40}).Replicas
 		other.now = other.now.Add(15 * time.Second)
 		if diff := got - n; i > 25 && (diff < -1 || diff > 1) {

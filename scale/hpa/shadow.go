@@ -56,6 +56,7 @@ func (s *Shadow) Step(in scale.Input) scale.Decision {
 			busy = min(busy, float64(ready)*s.hpa.cores)
 		}
 		m.Busy, m.Ready, m.Starting = busy, ready, len(s.starting)
+		m.Steady, m.SteadyBusy = 0, 0 // these speak of the real pods
 		own.Samples[i] = m
 	}
 	d := s.hpa.Decide(own)
