@@ -27,6 +27,7 @@ const (
 	width    = 0.025
 	halfLife = 4 * 24 * 3600. // seconds in which evidence loses half its weight
 	classes  = 4              // of pod counts: 1-3, 4-15, 16-63, 64-
+	apart    = 5              // laws less likely than the best by more than this, in natural logarithms, do not matter
 )
 
 var (
@@ -159,16 +160,21 @@ func (m *Model) Refresh() {
 			for _, p := range powers {
 				for _, b := range betas {
 					l := law{beta: b, p: p, gamma: g, k: k}
-					l.w = prior(l, m.Top) + likelihood(l, seen)
-					best = math.Max(best, l.w)
-					all = append(all, l)
+					least := best - apart
+					if l.w = prior(l, m.Top); l.w > least {
+						l.w += likelihood(l, seen, least-l.w)
+					}
+					if l.w > least {
+						best = math.Max(best, l.w)
+						all = append(all, l)
+					}
 				}
 			}
 		}
 	}
 	kept, sum := all[:0], 0.
 	for _, l := range all {
-		if l.w > best-5 {
+		if l.w > best-apart {
 			l.w = math.Exp(l.w - best)
 			sum += l.w
 			kept = append(kept, l)
@@ -227,9 +233,13 @@ func (m *Model) seen() []point {
 
 // likelihood compares logarithms of shares, each bin as one observation: orders of magnitude matter, and thousands of
 // requests of the same minute are not thousands of witnesses. To have said too little weighs more than too much.
-func likelihood(l law, seen []point) float64 {
+// It stops, below least, once that cannot be reached any more.
+func likelihood(l law, seen []point, least float64) float64 {
 	sum := 0.
 	for _, p := range seen {
+		if sum < least {
+			break
+		}
 		err := p.share - math.Log(l.bad(p.load/l.k, math.Exp(l.gamma*p.root))+p.floor)
 		if err > 0 {
 			err *= 1.3

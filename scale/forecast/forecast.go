@@ -107,8 +107,15 @@ func New(o Options) *Model {
 }
 
 // Bins of scores are fine around 0 and coarse outside.
-func edge(b int) float64  { return math.Sinh((float64(b)-nbins/2)/6) * 0.75 }
+func edge(b int) float64  { return edges[b] }
 func score(b int) float64 { return (edge(b) + edge(b+1)) / 2 }
+
+var edges = func() (e [nbins + 1]float64) {
+	for b := range e {
+		e[b] = math.Sinh((float64(b)-nbins/2)/6) * 0.75
+	}
+	return e
+}()
 
 func bin(x float64) int {
 	return max(0, min(nbins-1, int(math.Floor(math.Asinh(x/0.75)*6))+nbins/2))

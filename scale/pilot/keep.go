@@ -58,7 +58,7 @@ func (p *Pilot) Restore(saved []byte) error {
 	}
 	s.Capacity.Cores = fresh.state.Capacity.Cores
 	s.Capacity.Refresh()
-	p.state, p.shadow = k.State, nil
+	p.state, p.shadow, p.known = k.State, nil, known{}
 	if s.HPA > 0 {
 		p.shadow = hpa.NewShadow(hpa.New(p.terms, hpa.Config{Target: p.opts.Target}), s.HPA, p.podMedian())
 	}

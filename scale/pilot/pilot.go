@@ -79,6 +79,14 @@ type Pilot struct {
 	state  State
 	shadow *hpa.Shadow
 	record record.Record
+	known  known
+}
+
+// known is what the delays say, until more is known of them.
+type known struct {
+	count     int
+	key       delay.Key
+	pod, node delay.Estimate
 }
 
 // State is all that a pilot knows.
@@ -230,7 +238,14 @@ func (p *Pilot) follow(in scale.Input) {
 	s.HPA = p.shadow.Step(in).Replicas
 }
 
-func (p *Pilot) podMedian() time.Duration { return p.state.Delays.Pods(p.state.Key).P50 }
+func (p *Pilot) podMedian() time.Duration { return p.delays().pod.P50 }
+
+func (p *Pilot) delays() known {
+	if d := p.state.Delays; p.known.pod.P50 == 0 || p.known.count != d.Count || p.known.key != p.state.Key {
+		p.known = known{d.Count, p.state.Key, d.Pods(p.state.Key), d.Nodes(p.state.Key)}
+	}
+	return p.known
+}
 
 // leads are the delays to plan with, of pods for which there is room and of those that need a node. They are beyond
 // the median, since being late costs more than being early, and bounded: a horizon that grew with the delays which it
@@ -239,8 +254,8 @@ func (p *Pilot) leads() (pod, node time.Duration) {
 	late := func(e delay.Estimate) time.Duration {
 		return time.Duration(float64(e.P50+(e.P95-e.P50)*6/10) * p.opts.Knobs.Lead)
 	}
-	pod = min(late(p.state.Delays.Pods(p.state.Key)), 10*time.Minute)
-	node = min(late(p.state.Delays.Nodes(p.state.Key)), 15*time.Minute)
+	pod = min(late(p.delays().pod), 10*time.Minute)
+	node = min(late(p.delays().node), 15*time.Minute)
 	return pod, max(pod, node)
 }
 

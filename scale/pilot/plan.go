@@ -141,7 +141,7 @@ func (p *Pilot) explain(in scale.Input, pl plan, v guard.Verdict) {
 		At: in.Now, From: in.Replicas, To: v.Pods, Wanted: pl.want, HPA: s.HPA, Why: pl.why, Rail: v.Rail, Mode: string(s.Guard.Mode),
 		Rate: s.Newest.Rate, WorkMillis: 1000 * s.Capacity.Demand(), Ready: in.Ready, Nodes: in.Nodes,
 		Horizon: pl.podLead.Seconds(), Expect: pl.at.Mid, Low: pl.at.Fan[0], High: pl.at.Fan[5],
-		PodLead: pl.podLead.Seconds(), NodeLead: pl.nodeLead.Seconds(), Starts: s.Delays.Pods(s.Key).Starts,
+		PodLead: pl.podLead.Seconds(), NodeLead: pl.nodeLead.Seconds(), Starts: p.delays().pod.Starts,
 		CostWith: p.price(v.Pods), CostHPA: p.price(s.HPA),
 	}
 	if !s.Newest.At.IsZero() {
