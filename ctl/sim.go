@@ -79,7 +79,7 @@ The load is raised until 99.5 % of it needs --pods pods; --times sets a factor i
 	fl.IntVar(&f.most, "max", 400, "the most replicas")
 	fl.BoolVar(&f.exact, "exact", false, "play every request (slow) instead of each second's as one number")
 	fl.StringVar(&f.json, "json", "", "also write all figures to `FILE` (-: standard output, and no table)")
-	fl.StringVar(&f.chart, "chart", "", "also draw pods over time into `FILE.svg`")
+	fl.StringVar(&f.chart, "chart", "", "also draw pods over time into `FILE`, by its name an .svg or a .png")
 	return cmd
 }
 
@@ -102,7 +102,11 @@ func (c *cli) simRun(ctx context.Context, f simFlags) error {
 		return usage("%v", err)
 	}
 	if f.chart != "" {
-		if err := writeFile(f.chart, func(w *os.File) error { return rep.SVG(w, spec.Conf.Service.Rate()) }); err != nil {
+		drawn := rep.SVG
+		if strings.EqualFold(filepath.Ext(f.chart), ".png") {
+			drawn = rep.PNG
+		}
+		if err := writeFile(f.chart, func(w *os.File) error { return drawn(w, spec.Conf.Service.Rate()) }); err != nil {
 			return err
 		}
 	}
@@ -125,6 +129,9 @@ func (c *cli) simRun(ctx context.Context, f simFlags) error {
 // spec turns flags into a match.
 func (f simFlags) spec() (match.Spec, error) {
 	var none match.Spec
+	if ext := strings.ToLower(filepath.Ext(f.chart)); f.chart != "" && ext != ".svg" && ext != ".png" {
+		return none, usage("--chart %s: a chart is an .svg or a .png", f.chart)
+	}
 	if f.trace == "" {
 		return none, usage("which load? --trace FILE.csv[.gz]").then("`seaway sim run --help` tells what such a file holds")
 	}

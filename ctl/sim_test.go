@@ -37,6 +37,7 @@ func TestSimMistakes(t *testing.T) {
 		{[]string{"--trace", good, "--policy", "hpa700"}, `no policy "hpa700"`},
 		{[]string{"--trace", good, "--balancer", "magic"}, "random and least"},
 		{[]string{"--trace", good, "--score", "third"}, "all, first or second"},
+		{[]string{"--trace", good, "--chart", "o.jpg"}, "an .svg or a .png"},
 		{[]string{"--trace", good, "--seeds", "0"}, "between 1 and 1000"},
 		{[]string{"--trace", good, "--good", "99.9"}, "a share between 0 and 1"},
 	} {

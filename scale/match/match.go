@@ -284,14 +284,14 @@ func ratio(runs, base []*sim.Result, get func(*sim.Result) float64) Estimate {
 		d := div(a-get(runs[i]), b-get(base[i])) - e.Ratio
 		sq += d * d
 	}
-	half := student(n-1) * math.Sqrt(sq*float64(n-1)/float64(n))
+	half := Student(n-1) * math.Sqrt(sq*float64(n-1)/float64(n))
 	e.Low, e.High = max(0, e.Ratio-half), e.Ratio+half
 	return e
 }
 
-// student is the two-sided 95 % point of Student's t, by Hill's expansion in 1/df; the first few are off by more and
+// Student is the two-sided 95 % point of Student's t, by Hill's expansion in 1/df; the first few are off by more and
 // given.
-func student(df int) float64 {
+func Student(df int) float64 {
 	if few := []float64{0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365}; df < len(few) {
 		return few[df]
 	}

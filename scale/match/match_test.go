@@ -1,9 +1,12 @@
 package match
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"encoding/xml"
+	"image"
+	"image/png"
 	"math"
 	"strings"
 	"testing"
@@ -64,6 +67,30 @@ func TestMatch(t *testing.T) {
 	if err := xml.Unmarshal([]byte(out.String()), new(struct{})); err != nil {
 		t.Errorf("the drawing is no XML: %v", err)
 	}
+	var pixels bytes.Buffer
+	if err := rep.PNG(&pixels, 100); err != nil {
+		t.Fatal(err)
+	}
+	img, err := png.Decode(&pixels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := count(img, colour(1)); n < drawWidth/2 {
+		t.Errorf("%d points of hpa70's line in the picture", n)
+	}
+}
+
+// count is how many points of a picture have a colour, wholly.
+func count(img image.Image, hex string) (n int) {
+	r, g, b, _ := paint(hex).RGBA()
+	for y := range img.Bounds().Dy() {
+		for x := range img.Bounds().Dx() {
+			if r2, g2, b2, _ := img.At(x, y).RGBA(); r == r2 && g == g2 && b == b2 {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func TestBestAndFrontier(t *testing.T) {
@@ -97,7 +124,7 @@ func TestOneSeedIsJSON(t *testing.T) {
 
 func TestStudent(t *testing.T) {
 	for df, want := range map[int]float64{1: 12.706, 4: 2.776, 9: 2.262, 19: 2.093} {
-		if got := student(df); math.Abs(got-want) > 0.005 {
+		if got := Student(df); math.Abs(got-want) > 0.005 {
 			t.Errorf("%d: %.3f, want %.3f", df, got, want)
 		}
 	}
