@@ -110,8 +110,8 @@ bench-dns: build ## Seaway's DNS and CoreDNS side by side under dnsperf; OUT=FIL
 	$(LAB) setup
 	$(GO) run ./bench/dns $(if $(OUT),-out $(OUT))
 
-bench-scale: ## The autoscaler's bars A-H in the simulator; SEAWAY_TRACES=DIR for real traces, SEEDS=n, OUT=FILE for JSON
-	$(GO) run ./bench/scale -seeds $(or $(SEEDS),2) $(if $(OUT),-out $(OUT)) $(SCALEFLAGS)
+bench-scale: ## The autoscaler's bars A-H in the simulator; SEAWAY_TRACES=DIR for real traces, SEEDS=n, DAYS=n of each (4; 0: all), OUT=FILE for JSON
+	$(GO) run ./bench/scale -seeds $(or $(SEEDS),3) -days $(or $(DAYS),4) $(if $(OUT),-out $(OUT)) $(SCALEFLAGS)
 
 bench-discovery: ## 100 clusters, up to 10,000 endpoints: from "ready" in one cluster to traffic in another; OUT=FILE for JSON
 	@./.ci/prepare

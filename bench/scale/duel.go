@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"text/tabwriter"
 
 	"seaway.dev/seaway/scale/match"
@@ -12,8 +13,10 @@ import (
 	"seaway.dev/seaway/scale/trace"
 )
 
-// ablations are seaway with parts taken away.
-var ablations = []string{"seaway-no-forecast", "seaway-no-seasons", "seaway-no-delays"}
+// ablations are seaway with parts taken away, and with the learner in charge, which is not the default.
+func ablations() []string {
+	return []string{"seaway-no-forecast", "seaway-no-seasons", "seaway-no-delays", "seaway-no-guard", "seaway-learner"}
+}
 
 // duel is seaway and its opponents on one load with one provider.
 type duel struct {
@@ -36,7 +39,7 @@ func (o options) duel(ctx context.Context, t *trace.Trace, p sim.Profile) (*duel
 	d := &duel{Trace: t.Name, Profile: p.Name}
 	policies := []string{match.Seaway, "hpa70", "hpa60", match.HPABest, "keda", match.B1}
 	if o.ablate {
-		policies = append(append(policies, ablations...), "seaway-learner")
+		policies = append(policies, ablations()...)
 	}
 	conf.From = 0.5
 	var err error
@@ -126,7 +129,7 @@ func judge(duels []*duel, which string) []bar {
 			a.worst(bad)
 		}
 		a.cost(nodes, calm)
-		a.one(name, nodes <= 0.8 && (calm || bad <= 0.5), fmt.Sprintf("nodes ×%.2f, bad ×%.2f", nodes, bad))
+		a.one(name, nodes <= 0.8 && (calm || bad <= 0.5), fmt.Sprintf("nodes ×%.2f%s, bad ×%.2f%s", nodes, interval(sea.NodeHours), bad, interval(sea.BadShare)))
 		at, reached := match.CostAt(x.Second.Frontier, sea.BadShare.Mean)
 		best := row(x.Second, match.HPABest)
 		gain := sea.NodeHours.Mean / at
@@ -149,11 +152,11 @@ func judge(duels []*duel, which string) []bar {
 		h.one(name, sea.ActionsH <= base.ActionsH, fmt.Sprintf("%.1f/h, HPA %.1f/h, %.2f %% flips", sea.ActionsH, base.ActionsH, 100*sea.Flips))
 	}
 	add(bar{"A", "against hpa70, each load and profile", "nodes ×0.80, bad ×0.50", a.say(), a.ok()})
-	add(bar{"A", "the same, geometric mean", "nodes ×0.70, bad ×0.25", fmt.Sprintf("nodes ×%.2f, bad ×%.2f", a.mean(), a.meanBad()), a.mean() <= 0.7 && a.meanBad() <= 0.25})
+	add(bar{"A", "the same, geometric mean", "nodes ×0.70, bad ×0.25", fmt.Sprintf("nodes ×%.2f%s, bad ×%.2f%s", a.mean(), between(a.logs), a.meanBad(), between(a.bads)), a.mean() <= 0.7 && a.meanBad() <= 0.25})
 	add(bar{"B", "against the best HPA in hindsight, each", "no worse (1 %, 0.01 pp)", b.say(), b.ok()})
-	add(bar{"B", "nodes at equal violations, geometric mean", "×0.88", fmt.Sprintf("×%.2f", b.mean()), b.mean() <= 0.88})
+	add(bar{"B", "nodes at equal violations, geometric mean", "×0.88", fmt.Sprintf("×%.2f%s", b.mean(), between(b.logs)), b.mean() <= 0.88})
 	add(bar{"C", "pods against B1, with 0.1 % bad at most", "×1.12 on most", c.say(), 2*c.good > c.n})
-	add(bar{"C", "pods against B1, all", "×1.25", fmt.Sprintf("×%.2f on average", c.mean()), c.every == c.n})
+	add(bar{"C", "pods against B1, all", "×1.25", fmt.Sprintf("%d of %d; ×%.2f%s on average", c.every, c.n, c.mean(), between(c.logs)), c.every == c.n})
 	if d.n > 0 {
 		add(bar{"D", "first day against hpa70", "cost ×1.02, bad +0.02 pp", d.say(), d.ok()})
 	}
@@ -202,6 +205,28 @@ func (t *tallied) ok() bool         { return t.good == t.n }
 func (t *tallied) mean() float64    { return geometric(t.logs) }
 func (t *tallied) meanBad() float64 { return geometric(t.bads) }
 
+// interval is the 95 % interval of a ratio over the seeds, in words; nothing where it is not known.
+func interval(e match.Estimate) string {
+	if math.IsNaN(e.Low) || math.IsInf(e.Ratio, 0) {
+		return ""
+	}
+	return fmt.Sprintf(" (%.2f–%.2f)", e.Low, e.High)
+}
+
+// between is the 95 % interval of a geometric mean over the loads, in words.
+func between(logs []float64) string {
+	n := float64(len(logs))
+	if n < 2 {
+		return ""
+	}
+	mean, sq := math.Log(geometric(logs)), 0.0
+	for _, l := range logs {
+		sq += (l - mean) * (l - mean)
+	}
+	half := match.Student(len(logs)-1) * math.Sqrt(sq/(n-1)/n)
+	return fmt.Sprintf(" (%.2f–%.2f)", math.Exp(mean-half), math.Exp(mean+half))
+}
+
 func geometric(logs []float64) float64 {
 	sum := 0.0
 	for _, l := range logs {
@@ -210,24 +235,60 @@ func geometric(logs []float64) float64 {
 	return math.Exp(sum)
 }
 
-// printAblations shows what each part earns: cost and violations without it, against those with it.
-func printAblations(w io.Writer, duels []*duel) {
-	fmt.Fprintln(w, "\nWhat each part earns (geometric means over the loads, against seaway with all its parts; above 1: it earns)")
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "WITHOUT\tNODE-HOURS\tPOD-HOURS\tVIOLATIONS")
-	for _, name := range ablations {
-		var nodes, pods, bad []float64
+// part is what a part of seaway earns: the figures without it, against those with all parts.
+type part struct {
+	Policy string  `json:"policy"`
+	Loads  int     `json:"loads"`
+	Nodes  float64 `json:"nodes"`
+	Pods   float64 `json:"pods"`
+	Bad    float64 `json:"bad"`
+	// Equal is the change of the node-hours at equal violations, against the best HPA in hindsight: the one figure that
+	// weighs both. Between is its 95 % interval over the loads, in words.
+	Equal   float64 `json:"equal"`
+	Between string  `json:"between"`
+}
+
+// parts compares seaway with its ablations, as geometric means over the loads of a profile ("": of all).
+func parts(duels []*duel, profile string) (out []part) {
+	for _, name := range ablations() {
+		var nodes, pods, bad, equal []float64
 		for _, d := range duels {
 			sea, r := row(d.Second, match.Seaway), row(d.Second, name)
-			if r.PodHours.Mean == 0 {
+			if r.PodHours.Mean == 0 || profile != "" && d.Profile != profile {
 				continue
 			}
 			nodes = append(nodes, math.Log(r.NodeHours.Mean/sea.NodeHours.Mean))
 			pods = append(pods, math.Log(r.PodHours.Mean/sea.PodHours.Mean))
 			bad = append(bad, math.Log((r.BadShare.Mean+few/10)/(sea.BadShare.Mean+few/10)))
+			with, _ := match.CostAt(d.Second.Frontier, sea.BadShare.Mean)
+			without, _ := match.CostAt(d.Second.Frontier, r.BadShare.Mean)
+			equal = append(equal, math.Log(r.NodeHours.Mean/without*with/sea.NodeHours.Mean))
 		}
 		if len(nodes) > 0 {
-			fmt.Fprintf(t, "%s\t×%.3f\t×%.3f\t×%.2f\n", name[len("seaway-no-"):], geometric(nodes), geometric(pods), geometric(bad))
+			out = append(out, part{name, len(nodes), geometric(nodes), geometric(pods), geometric(bad), geometric(equal), between(equal)})
+		}
+	}
+	return out
+}
+
+// printParts shows what each part earns.
+func printParts(w io.Writer, duels []*duel) {
+	fmt.Fprintln(w, "\nWhat each part earns (geometric means over the loads, against seaway as it is; above 1: seaway as it is is better)")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "POLICY\tPROFILE\tLOADS\tNODE-HOURS\tPOD-HOURS\tVIOLATIONS\tNODES AT EQUAL VIOLATIONS")
+	profiles := []string{""}
+	for _, d := range duels {
+		if !slices.Contains(profiles, d.Profile) {
+			profiles = append(profiles, d.Profile)
+		}
+	}
+	for _, profile := range profiles {
+		name := profile
+		if name == "" {
+			name = "all"
+		}
+		for _, p := range parts(duels, profile) {
+			fmt.Fprintf(t, "%s\t%s\t%d\t×%.3f\t×%.3f\t×%.2f\t×%.3f%s\n", p.Policy, name, p.Loads, p.Nodes, p.Pods, p.Bad, p.Equal, p.Between)
 		}
 	}
 	t.Flush()

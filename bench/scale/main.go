@@ -51,7 +51,7 @@ func main() {
 	flag.StringVar(&o.balancer, "balancer", string(sim.Random), "random or least")
 	flag.StringVar(&o.bars, "bars", "ABCDEFGH", "which bars")
 	flag.StringVar(&o.out, "out", "", "also write all figures as JSON to this file")
-	flag.IntVar(&o.seeds, "seeds", 2, "runs of each, with other arrivals and delays")
+	flag.IntVar(&o.seeds, "seeds", 3, "runs of each, with other arrivals and delays")
 	flag.IntVar(&o.workers, "workers", 0, "runs at a time (default: one per core)")
 	flag.Float64Var(&o.days, "days", 0, "only so many days around the middle of each load, half of them before it (0: all)")
 	flag.Float64Var(&o.pods, "pods", 50, "loads are raised until 99.5 % of them need so many pods")
@@ -69,6 +69,19 @@ func main() {
 type outcome struct {
 	Loads []*duel `json:"loads"`
 	Bars  []bar   `json:"bars"`
+	Parts []part  `json:"parts"` // what each part earns, over all loads
+}
+
+// write saves what there is; it is called after every load, so that a long run that is stopped was not in vain.
+func (a *outcome) write(path string) error {
+	if path == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(a, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o644)
 }
 
 func (o options) run(ctx context.Context) error {
@@ -91,9 +104,12 @@ func (o options) run(ctx context.Context) error {
 				}
 				all.Loads = append(all.Loads, d)
 				d.print(os.Stdout)
+				all.Bars, all.Parts = judge(all.Loads, o.bars), parts(all.Loads, "")
+				if err := all.write(o.out); err != nil {
+					return err
+				}
 			}
 		}
-		all.Bars = append(all.Bars, judge(all.Loads, o.bars)...)
 	}
 	for _, more := range []struct {
 		bar string
@@ -111,17 +127,10 @@ func (o options) run(ctx context.Context) error {
 	slices.SortStableFunc(all.Bars, func(a, b bar) int { return strings.Compare(a.Bar, b.Bar) })
 	printBars(os.Stdout, all.Bars)
 	if len(all.Loads) > 0 {
-		printAblations(os.Stdout, all.Loads)
+		printParts(os.Stdout, all.Loads)
 	}
 	fmt.Printf("\n%d seeds, %s\n", o.seeds, time.Since(began).Round(time.Second))
-	if o.out == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(all, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.out, b, 0o644)
+	return all.write(o.out)
 }
 
 // traces are the loads to run, cut where -days says so.
