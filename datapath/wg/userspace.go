@@ -158,7 +158,8 @@ func (u *Userspace) create(want plan.Device, key PrivateKey, bind *relay.Port) (
 	}
 	t := at.sit()
 	log := u.log.With("slice", want.Name())
-	dev := device.NewDevice(t, bind, &device.Logger{
+	inner, outer := paced(t, bind)
+	dev := device.NewDevice(inner, outer, &device.Logger{
 		Verbosef: device.DiscardLogf, // it speaks of every packet that it does not like
 		Errorf:   func(f string, a ...any) { log.Debug("wireguard", "err", fmt.Sprintf(f, a...)) },
 	})
