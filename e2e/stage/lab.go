@@ -190,14 +190,18 @@ func (s *Stage) thaw(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var running []string
 	for _, c := range l.Clusters {
 		for _, n := range c.Nodes {
 			if c.Faults[n] == "" {
-				s.Machine(ctx, n, "sh", "-c", "kill -CONT $(pidof seaway) 2>/dev/null; true")
+				running = append(running, n)
 			}
 		}
 	}
-	return nil
+	return Each(running, func(n string) error {
+		s.Machine(ctx, n, "sh", "-c", "kill -CONT $(pidof seaway) 2>/dev/null; true")
+		return nil
+	})
 }
 
 // Eventually calls f until it succeeds; when the context ends it returns f's last error.
