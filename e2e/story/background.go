@@ -79,7 +79,7 @@ func start(p *play, ctx context.Context, args []string) (string, error) {
 // How long a background line may take to begin, and to end after its input did: a connection that has just survived a
 // cut is silent until its next retransmission, which may be most of a minute away.
 const (
-	grace    = 10 * time.Second
+	grace    = 30 * time.Second // the third watcher of a busy machine has taken 10
 	farewell = 75 * time.Second
 )
 
