@@ -12,8 +12,8 @@ import (
 )
 
 // machineTraces prints what an installation could leave on a machine, a fact a line. Left out is only what changes by
-// itself: counters, times, what containerd and the kubelet keep for each pod, and kube-proxy's own table, which it
-// sweeps whenever it likes.
+// itself: counters, times, what containerd and the kubelet keep for each pod, etcd's own files, and kube-proxy's own table,
+// which it sweeps whenever it likes.
 const machineTraces = `
 ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*(mtu [0-9]+).*/link \1 \2/'
 ls /run/netns /var/run/netns 2>/dev/null | sed 's/^/netns /' | sort -u
@@ -32,7 +32,7 @@ sysctl -a 2>/dev/null | grep -E '^(net|kernel|fs|vm|user)\.' |
   grep -vE 'conntrack_count|random|dentry-state|file-nr|inode-nr|inode-state|ns_last_pid|pty.nr|neigh\.|(ipv[46]\.conf\.veth)|aio-nr|fs\.quota|stat_refresh|tainted|sched_domain|keys-' | sed 's/^/sysctl /'
 find /run /var/lib /etc /opt /usr/local -xdev \
   \( -path /run/containerd -o -path /var/lib/containerd -o -path /var/lib/kubelet/pods -o -path /run/xtables.lock -o -path '/var/lib/cni/results' \
-     -o -path /var/lib/kubelet/plugins -o -path /run/netns -o -path /var/lib/seaway-lab -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path '/run/user' \) -prune \
+     -o -path /var/lib/kubelet/plugins -o -path /run/netns -o -path /var/lib/seaway-lab -o -path /var/lib/etcd/data/member -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path '/run/user' \) -prune \
   -o -print 2>/dev/null | sed 's/^/file /'
 awk '{print "mount " $2 " " $3}' /proc/mounts | grep -vE 'containerd|kubelet/pods|/run/netns/cni-'
 for p in /proc/[0-9]*; do
@@ -64,12 +64,12 @@ func traces(p *play, ctx context.Context, args []string) (string, error) {
 		if err != nil {
 			return misused("%v", err)
 		}
-		for _, m := range append([]string{c.Control}, c.Nodes...) {
+		if err := stage.Each(append([]string{c.Control}, c.Nodes...), func(m string) error {
 			out, err := p.stage.Machine(ctx, m, "sh", "-c", machineTraces)
-			if err != nil {
-				return err
-			}
 			add(m, out)
+			return err
+		}); err != nil {
+			return err
 		}
 		out, err := p.objects(ctx, name)
 		add(name, out)
