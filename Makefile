@@ -76,8 +76,9 @@ conformance: ## The standard's own suite against the lab: SUITE=FILE (its compil
 
 RUNS ?=
 .PHONY: postgres etcd chaos clock
-chaos: OVERLAY := $(if $(if $(STORY),$(findstring clock-steps,$(STORY)),all),-overlay $(CACHE)/clock/overlay.json)
-chaos: clock build ## Faults under load, each RUNS times (50); STORY=a,b for some, HOLD=10m to stay longer, OUT=FILE for JSON, which later runs of the same commit add to
+CLOCK := $(if $(STORY),$(if $(findstring clock-steps,$(STORY)),clock),clock)
+chaos: OVERLAY := $(if $(CLOCK),-overlay $(CACHE)/clock/overlay.json)
+chaos: $(CLOCK) build ## Faults under load, each RUNS times (50); STORY=a,b for some, HOLD=10m to stay longer, OUT=FILE for JSON, which later runs of the same commit add to
 	@./.ci/prepare
 	$(LAB) status >/dev/null 2>&1 || $(LAB) up --config e2e/chaos/lab.yaml
 	SEAWAY_SLACK=1 SEAWAY_ONCE=1 FAULTS=$(or $(STORY),all) RUNS=$(or $(RUNS),50) HOLD=$(HOLD) BOOK=$(abspath $(OUT)) COMMIT=$(shell git describe --always --dirty --abbrev=12 2>/dev/null) $(MAKE) --no-print-directory e2e OVERLAY='$(OVERLAY)' OUT= STORY=chaos TIMEOUT=24h

@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	sampleEvery = 5 * time.Second // a sample's length, unless the load jumps
-	keepEvery   = time.Minute     // how often what was learnt is written down
-	jump        = 0.15            // a change of the rate that is a sample at once, if it is more than chance
-	chance      = 3               // standard deviations of what arrives in a second at random
-	weighs      = 15 * time.Second
+	sampleEvery = 5 * time.Second  // a sample's length, unless the load jumps
+	keepEvery   = time.Minute      // how often what was learnt is written down
+	jump        = 0.15             // a change of the rate that is a sample at once, if it is more than chance
+	chance      = 3                // standard deviations of what arrives in a second at random
+	weighs      = 15 * time.Second // a jump, as much as a sample that the forecast was tuned with
 )
 
 // target is one Autoscaler at work. Only one goroutine steps it at a time.

@@ -86,17 +86,8 @@ func (c *cli) uninstallAutoscaler(ctx context.Context, t *target, wait time.Dura
 		if err := install.RemoveAutoscaler(ctx, t, told); err != nil {
 			return "", err
 		}
-		for _, o := range install.Autoscaler(install.AutoscalerOptions{}) {
-			if o.GetObjectKind().GroupVersionKind().Kind != "CustomResourceDefinition" {
-				continue
-			}
-			if err := t.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
-				return "", err
-			}
-			told(o.GetName())
-			if err := install.Gone(ctx, t, o); err != nil {
-				return "", err
-			}
+		if err := t.removeDefinitions(ctx, install.Autoscaler(install.AutoscalerOptions{}), told); err != nil {
+			return "", err
 		}
 		if err := t.DeleteAllOf(ctx, &corev1.ConfigMap{}, client.InNamespace(install.Namespace), client.HasLabels{"seaway.dev/autoscaler-memory"}); err != nil {
 			return "", err

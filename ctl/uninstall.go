@@ -92,17 +92,8 @@ func (c *cli) uninstallHub(ctx context.Context, force bool) error {
 		if err := install.RemoveHub(ctx, t, told); err != nil {
 			return "", err
 		}
-		for _, o := range install.Hub(install.HubOptions{}) {
-			if o.GetObjectKind().GroupVersionKind().Kind != "CustomResourceDefinition" {
-				continue
-			}
-			if err := t.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
-				return "", err
-			}
-			told(o.GetName())
-			if err := install.Gone(ctx, t, o); err != nil {
-				return "", err
-			}
+		if err := t.removeDefinitions(ctx, install.Hub(install.HubOptions{}), told); err != nil {
+			return "", err
 		}
 		member, err := t.isMember(ctx)
 		if err != nil {
@@ -154,4 +145,21 @@ func (t *target) clearFleet(ctx context.Context, say func(string)) (string, erro
 		}
 	}
 	return "the hub does not run, so it was done from here", nil
+}
+
+// removeDefinitions removes those of the objects that define kinds, and waits until they are gone.
+func (t *target) removeDefinitions(ctx context.Context, objects []client.Object, told func(string)) error {
+	for _, o := range objects {
+		if o.GetObjectKind().GroupVersionKind().Kind != "CustomResourceDefinition" {
+			continue
+		}
+		if err := t.Delete(ctx, o); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		told(o.GetName())
+		if err := install.Gone(ctx, t, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -41,8 +41,8 @@ func Ours(component string) labels.Selector {
 	return labels.SelectorFromSet(labels.Set{place.LabelPartOf: "seaway", place.LabelComponent: component})
 }
 
-// ofMember selects everything of Seaway that is not the hub's, nor the autoscaler's, which needs no slice, nor kept by the hub for its members: also what the
-// controller made without saying for whom.
+// ofMember selects everything of Seaway that is not the hub's, nor kept by the hub for its members, nor the autoscaler's,
+// which needs no fleet: also what the controller made without saying for whom.
 func ofMember() labels.Selector {
 	s := labels.SelectorFromSet(labels.Set{place.LabelPartOf: "seaway"})
 	other, err := labels.NewRequirement(place.LabelComponent, selection.NotIn, []string{ComponentHub, ComponentShared, ComponentAutoscaler, "join"})

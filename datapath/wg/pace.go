@@ -12,9 +12,9 @@ import (
 )
 
 // pace keeps a WireGuard device from taking in much more than it has given out. By itself it reads as fast as it can,
-// the workers behind fall back, thousands of packets lie between its queues, and as its buffers go round each is last
-// seen so long ago that no cache of the processor has it any more: every touch of a packet waits for memory. What waits
-// in the kernel's queue costs nothing, and the sender sees it.
+// the workers behind fall back, and thousands of packets lie between its queues; a tenth of the time then goes into the
+// first touch of each, probably because no cache has room for so many. What waits in the kernel's queue costs nothing, and
+// the sender sees it.
 //
 // The count is a guess: a packet that WireGuard drops is never given out. So nobody waits for longer than stuck, after
 // which the count begins anew: a device that gives out nothing still takes in limit packets in each such time.

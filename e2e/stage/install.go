@@ -151,7 +151,10 @@ func (s *Stage) Clean(ctx context.Context) error {
 	if err := s.Mend(ctx); err != nil {
 		return err
 	}
-	errs := []error{Each(l.Members(), func(m string) error { return s.sweep(ctx, m) })}
+	errs := []error{Each(l.Members(), func(m string) error {
+		_, err := s.Kubectl(ctx, m, "delete", "namespace", "-l", StoryLabel, "--timeout=60s")
+		return err
+	})}
 	if out, err := s.Kubectl(ctx, Hub, "get", "crd", "slices.seaway.dev", "--ignore-not-found", "-o", "name"); err != nil {
 		errs = append(errs, err)
 	} else if strings.TrimSpace(out) != "" {
@@ -159,24 +162,6 @@ func (s *Stage) Clean(ctx context.Context) error {
 		errs = append(errs, err, s.readmit(ctx))
 	}
 	return errors.Join(errs...)
-}
-
-// sweep removes the namespaces that stories made in a cluster. Their pods are taken out of it first, by force: Kubernetes
-// goes through all kinds of objects in a namespace again for as long as one pod takes its time to end.
-func (s *Stage) sweep(ctx context.Context, cluster string) error {
-	out, err := s.Kubectl(ctx, cluster, "get", "namespace", "-l", StoryLabel, "-o", "name")
-	if err != nil {
-		return err
-	}
-	if err := Each(strings.Fields(out), func(ns string) error {
-		_, err := s.Kubectl(ctx, cluster, "delete", "deployment,statefulset,daemonset,replicaset,pod", "--all", "-n", strings.TrimPrefix(ns, "namespace/"),
-			"--cascade=orphan", "--force", "--grace-period=0", "--timeout=30s")
-		return err
-	}); err != nil {
-		return err
-	}
-	_, err = s.Kubectl(ctx, cluster, "delete", "namespace", "-l", StoryLabel, "--timeout=60s")
-	return err
 }
 
 // readmit admits all nodes again that a story revoked.

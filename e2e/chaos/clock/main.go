@@ -15,8 +15,8 @@ import (
 	"path/filepath"
 )
 
-// Step is how far a signal moves the clock, in seconds.
-const Step = 60
+// minute is how far a signal moves the clock, in seconds.
+const minute = 60
 
 // The line of time.Now that asks the kernel, what comes after it, and what steps the clock.
 const (
@@ -24,7 +24,7 @@ const (
 	steps = "\nvar step int64\n\n// Step moves the wall clock by seconds.\nfunc Step(seconds int64) { step += seconds }\n"
 )
 
-// hook is added to the program. Marker is how one sees that a program has it.
+// hook is added to the program, and by mark one sees that a program has it: it is also said when the clock is stepped.
 const (
 	hook = `package main
 
@@ -35,8 +35,7 @@ import (
 	"time"
 )
 
-// ` + Marker + `
-var marker = "` + Marker + `"
+var mark = "` + mark + `"
 
 func init() {
 	heard := make(chan os.Signal, 8)
@@ -48,13 +47,12 @@ func init() {
 			} else {
 				time.Step(-%[1]d)
 			}
-			println(marker)
+			println(mark)
 		}
 	}()
 }
 `
-	// Marker is in the program, and on its standard error whenever its clock is stepped.
-	Marker = "the wall clock of this program can be stepped"
+	mark = "the wall clock of this program can be stepped"
 )
 
 func main() {
@@ -97,7 +95,7 @@ func write(out string) error {
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string][]byte{"time.go": b, "hook.go": fmt.Appendf(nil, hook, Step), "overlay.json": overlay} {
+	for name, text := range map[string][]byte{"time.go": b, "hook.go": fmt.Appendf(nil, hook, minute), "overlay.json": overlay} {
 		if err := keep(filepath.Join(out, name), text); err != nil {
 			return err
 		}
