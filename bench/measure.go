@@ -60,7 +60,24 @@ var makers = []struct {
 	{"Seaway relayed", seawayRelayed},
 }
 
+// known says which of the wanted ways, names separated by commas, there is not.
+func known(only string) error {
+	var names []string
+	for _, m := range makers {
+		names = append(names, m.name)
+	}
+	for _, name := range strings.Split(only, ",") {
+		if only != "" && !slices.Contains(names, name) {
+			return fmt.Errorf("-only: there is no way %q; there are: %s", name, strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
 func (o *options) measure(ctx context.Context) error {
+	if err := known(o.only); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "seaway-bench")
 	if err != nil {
 		return err
