@@ -45,11 +45,19 @@ type Config struct {
 // Name is the role's name: of its lease, its events and its fields.
 const Name = "seaway-autoscaler"
 
+// The lease lasts for leaseFor, is renewed every leaseRetry, and given up when that has failed for leaseRenew.
+const (
+	leaseFor   = 15 * time.Second
+	leaseRenew = 10 * time.Second
+	leaseRetry = 2 * time.Second
+)
+
 // Run works until ctx ends.
 func Run(ctx context.Context, conf Config) error {
 	logger := logr.FromSlogHandler(conf.Log.Handler())
 	ctrl.SetLogger(logger)
 	rc := rest.CopyConfig(conf.Kube)
+	duration, renew, retry := leaseFor, leaseRenew, leaseRetry
 	rc.QPS, rc.Burst, rc.UserAgent = 200, 400, Name
 	mgr, err := ctrl.NewManager(rc, ctrl.Options{
 		Scheme: kube.Scheme(), Logger: logger,
@@ -59,7 +67,7 @@ func Run(ctx context.Context, conf Config) error {
 		Metrics:                server.Options{BindAddress: conf.Metrics},
 		HealthProbeBindAddress: conf.Health,
 		LeaderElection:         !conf.Alone, LeaderElectionID: Name, LeaderElectionNamespace: place.System,
-		LeaderElectionReleaseOnCancel: true,
+		LeaderElectionReleaseOnCancel: true, LeaseDuration: &duration, RenewDeadline: &renew, RetryPeriod: &retry,
 	})
 	if err != nil {
 		return fmt.Errorf("start the autoscaler: %w", err)

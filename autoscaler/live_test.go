@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -52,7 +53,9 @@ func TestBeRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := autoscaler.Run(t.Context(), autoscaler.Config{Kube: conf, Log: log, Prometheus: *roleProm, Metrics: "0", Health: "0", KEDA: *roleKEDA}); err != nil {
+	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+	defer stop()
+	if err := autoscaler.Run(ctx, autoscaler.Config{Kube: conf, Log: log, Prometheus: *roleProm, Metrics: "0", Health: "0", KEDA: *roleKEDA}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -154,7 +157,7 @@ func (l *live) start(name string, args ...string) *exec.Cmd { return l.run(name,
 // run starts a program that ends with the test, and tells what it said if that fails.
 func (l *live) run(name, program string, args ...string) *exec.Cmd {
 	l.t.Helper()
-	log, err := os.Create(filepath.Join(l.dir, name+".log"))
+	log, err := os.CreateTemp(l.dir, name+"-*.log")
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ type loop struct {
 	log     *slog.Logger
 	targets map[types.NamespacedName]*target
 	leads   atomic.Bool
+	pulse   pulse
 }
 
 // echo lets a replica that does not lead know what is wanted, from what the leader tells in the Autoscalers' status, so
@@ -88,9 +89,16 @@ func (l *loop) Start(ctx context.Context) error {
 	defer tick.Stop()
 	l.leads.Store(true)
 	defer l.leads.Store(false)
+	var beats sync.WaitGroup
+	beats.Go(func() { l.pulse.beat(ctx) })
+	defer beats.Wait()
 	l.adopt(ctx)
 	for {
-		l.round(ctx, time.Now())
+		if now := time.Now(); l.pulse.steady(now) {
+			l.round(ctx, now)
+		} else {
+			l.log.Warn("stood still: nothing is scaled until it is known who leads")
+		}
 		select {
 		case <-ctx.Done():
 			l.keepAll()

@@ -117,6 +117,18 @@ func TestKEDA(t *testing.T) {
 	}
 }
 
+// AskKEDA asks a replica of the role how many pods an Autoscaler wants, as KEDA does.
+func AskKEDA(ctx context.Context, addr, namespace, name string) (int, error) {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(wire{})))
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	in, out := message(nil).bytes(1, message(nil).bytes(1, []byte(name)).bytes(2, []byte(namespace))), message(nil)
+	err = conn.Invoke(ctx, "/externalscaler.ExternalScaler/GetMetrics", &in, &out)
+	return int(double(out.sub(1), 3)), err
+}
+
 func double(m message, field protowire.Number) float64 {
 	for len(m) > 0 {
 		n, typ, size := protowire.ConsumeTag(m)
@@ -143,4 +155,19 @@ func FuzzMessage(f *testing.F) {
 		k := &keda{wishes: newWishes()}
 		_, _, _ = k.wanted(b)
 	})
+}
+
+// TestPulse stands still.
+func TestPulse(t *testing.T) {
+	var p pulse
+	at := time.Now()
+	for _, c := range []struct {
+		after time.Duration
+		want  bool
+	}{{0, true}, {time.Second, true}, {4 * time.Second, true}, {20 * time.Second, false}, {time.Second, false}, {5 * time.Second, false}, {5 * time.Second, false}, {time.Second, true}, {time.Second, true}} {
+		at = at.Add(c.after)
+		if got := p.steady(at); got != c.want {
+			t.Errorf("%s after the last look: steady is %v", c.after, got)
+		}
+	}
 }

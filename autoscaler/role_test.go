@@ -1,7 +1,6 @@
 package autoscaler_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,12 +8,8 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -184,31 +179,6 @@ func (l *live) hpa(name string) (*autoscalingv2.HorizontalPodAutoscaler, error) 
 	return h, l.client.Get(context.Background(), client.ObjectKey{Namespace: "shop", Name: name}, h)
 }
 
-// writers lists who wrote the scale, in order, runs of one as one: one, two.
-func (l *live) writers() (out []string, writes int) {
-	f, err := os.Open(filepath.Join(l.dir, "audit.log"))
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	defer f.Close()
-	in := bufio.NewScanner(f)
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
-		var e struct {
-			User           struct{ UID, Username string }
-			ResponseStatus struct{ Code int }
-		}
-		if json.Unmarshal(in.Bytes(), &e) != nil || !strings.HasSuffix(e.User.Username, ":seaway-autoscaler") || e.ResponseStatus.Code != 200 {
-			continue
-		}
-		writes++
-		if len(out) == 0 || out[len(out)-1] != e.User.UID {
-			out = append(out, e.User.UID)
-		}
-	}
-	return out, writes
-}
-
 // TestRole plays the role's life on a real API server, with the real HPA controller: what it may do by its rights, how
 // soon it writes, that one of two writes, what it remembers, and what it leaves behind.
 func TestRole(t *testing.T) {
@@ -226,10 +196,10 @@ func TestRole(t *testing.T) {
 	}
 	s := newService(l)
 	s.set(200)
-	keda := freePort(t)
-	one := l.role("one", s.url, keda)
+	kedas := []string{freePort(t), freePort(t)}
+	one := l.role("one", s.url, kedas[0])
 	l.eventually(time.Minute, "one leads", func(ctx context.Context) error { return l.led(ctx) })
-	l.role("two", s.url, freePort(t))
+	two := l.role("two", s.url, kedas[1])
 	as := autoscalerOf(v1alpha1.ModeObserve)
 	l.create(memoryOf(t, as))
 	l.eventually(30*time.Second, "Autoscalers are served", func(ctx context.Context) error { return l.client.Create(ctx, as.DeepCopy()) })
@@ -243,6 +213,7 @@ func TestRole(t *testing.T) {
 	s.set(600)
 	l.eventually(20*time.Second, "it would scale", func(context.Context) error { st := l.get().Status; return fault(st.Wants <= 4, "%+v", st) })
 	l.stays(3*time.Second, "in Observe nothing is written", func(n int) bool { return n == 3 })
+	l.either(kedas)
 	s.set(200)
 
 	l.change("mode Full", func(s *v1alpha1.AutoscalerSpec) { s.Mode = v1alpha1.ModeFull })
@@ -252,6 +223,7 @@ func TestRole(t *testing.T) {
 	l.unseen(s)
 	l.handedOver(t, s)
 	l.succeeded(s, one)
+	l.paused(s, two)
 }
 
 func (l *live) led(ctx context.Context) error {
@@ -371,33 +343,5 @@ func (l *live) theirs() {
 	})
 	if err := l.client.Delete(context.Background(), h); err != nil {
 		l.t.Fatal(err)
-	}
-}
-
-// succeeded: the leader ends, the other goes on with what was learnt; never did both write.
-func (l *live) succeeded(s *service, one *exec.Cmd) {
-	l.eventually(20*time.Second, "Ready again", func(context.Context) error {
-		c := meta.FindStatusCondition(l.get().Status.Conditions, v1alpha1.AutoscalerReady)
-		return fault(c.Status != metav1.ConditionTrue, "%+v", c)
-	})
-	before := l.get().Status
-	if err := one.Process.Signal(syscall.SIGTERM); err != nil {
-		l.t.Fatal(err)
-	}
-	most := l.replicas()
-	at := s.set(1700)
-	l.becomes(40*time.Second, "the second replica scales", func(n int) bool { return n > most })
-	l.t.Logf("the leader was ended, the other scaled %s later", time.Since(at).Round(time.Millisecond))
-	var r record.Record
-	l.eventually(10*time.Second, "its record", func(context.Context) error {
-		return json.Unmarshal([]byte(l.get().Status.Records[0]), &r)
-	})
-	if r.WorkMillis < 0.9 || r.WorkMillis > 1.1 || strings.Contains(r.Rail, "learning") || strings.Contains(r.Why, "nothing is known") {
-		l.t.Errorf("it has forgotten: %+v (before: %+v)", r, before)
-	}
-	who, writes := l.writers()
-	l.t.Logf("%d writes of the scale, by %v", writes, who)
-	if len(who) != 2 || who[0] != "one" || who[1] != "two" || writes < 3 {
-		l.t.Errorf("writers %v, %d writes: want one, then two", who, writes)
 	}
 }
