@@ -29,7 +29,7 @@ func agent(o MemberOptions) client.Object {
 			"--metrics-port", strconv.Itoa(MetricsPort), "--metrics-token", "/etc/seaway/metrics/token", "--log-level", o.LogLevel},
 		Env:             []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName"), fieldEnv("NODE_IPS", "status.hostIPs")},
 		SecurityContext: privileged(),
-		Resources:       requests("20m", "32Mi"),
+		Resources:       requests("50m", "32Mi"),
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "run", MountPath: "/run/seaway", MountPropagation: &both},
 			{Name: "state", MountPath: "/var/lib/seaway"},
@@ -63,7 +63,8 @@ func tunnel(o MemberOptions) client.Object {
 		// No GOMEMLIMIT: wireguard-go holds 384 buffers of 64 KiB for each slice, of which a page or two are ever touched, but
 		// the collector counts them whole. With thirteen slices and a limit of 192 MiB it took a third of all the time.
 		SecurityContext: privileged(),
-		Resources:       requests("50m", "48Mi"),
+		// On a full node the request is the weight by which it gets time: who answers probes late is taken for dead.
+		Resources: requests("100m", "48Mi"),
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "run", MountPath: "/run/seaway", MountPropagation: &in},
 			{Name: "state", MountPath: "/var/lib/seaway"},

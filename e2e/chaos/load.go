@@ -157,9 +157,9 @@ spec:
   hostNetwork: %[6]v
   nodeSelector: {kubernetes.io/hostname: %[5]sn1}
   containers:
-  - {name: probe, image: %[3]q, imagePullPolicy: Never, args: ["%[7]s"], volumeMounts: [{name: logs, mountPath: /logs}]}
+  - {name: probe, image: %[3]q, imagePullPolicy: Never, args: ["%[7]s"], resources: {requests: {cpu: %[8]s}}, volumeMounts: [{name: logs, mountPath: /logs}]}
   volumes: [{name: logs, hostPath: {path: %[4]s}}]
-`, name, Namespace, p.Stage.Probe, p.logs.Path, cluster, host, strings.Join(args, `", "`))
+`, name, Namespace, p.Stage.Probe, p.logs.Path, cluster, host, strings.Join(args, `", "`), stage.ProbeCPU)
 }
 
 // address waits for a pod's address on the slice.
