@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -83,25 +84,31 @@ func (d *duel) print(w io.Writer) {
 
 // bar is one line of the table.
 type bar struct {
-	Bar     string `json:"bar"`
-	What    string `json:"what"`
-	Want    string `json:"want"`
-	Got     string `json:"got"`
-	Reached bool   `json:"reached"`
+	Bar      string `json:"bar"`
+	What     string `json:"what"`
+	Want     string `json:"want"`
+	Got      string `json:"got"`
+	Reached  bool   `json:"reached"`
+	Balancer string `json:"balancer"`
 }
 
 func printBars(w io.Writer, bars []bar) {
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BAR\tWHAT\tWANTED\tMEASURED\tREACHED")
+	fmt.Fprintln(t, "BAR\tBALANCER\tWHAT\tWANTED\tMEASURED\tREACHED")
 	for _, b := range bars {
 		yes := "no"
 		if b.Reached {
 			yes = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", b.Bar, b.What, b.Want, b.Got, yes)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Bar, b.Balancer, b.What, b.Want, b.Got, yes)
 	}
 	t.Flush()
+}
+
+// newBar is a bar before it is known with which balancer it was measured.
+func newBar(name, what, want, got string, reached bool) bar {
+	return bar{Bar: name, What: what, Want: want, Got: got, Reached: reached}
 }
 
 // few is a share of bad requests that does not matter.
@@ -151,22 +158,22 @@ func judge(duels []*duel, which string) []bar {
 		}
 		h.one(name, sea.ActionsH <= base.ActionsH, fmt.Sprintf("%.1f/h, HPA %.1f/h, %.2f %% flips", sea.ActionsH, base.ActionsH, 100*sea.Flips))
 	}
-	add(bar{"A", "against hpa70, each load and profile", "nodes ×0.80, bad ×0.50", a.say(), a.ok()})
-	add(bar{"A", "the same, geometric mean", "nodes ×0.70, bad ×0.25", fmt.Sprintf("nodes ×%.2f%s, bad ×%.2f%s", a.mean(), between(a.logs), a.meanBad(), between(a.bads)), a.mean() <= 0.7 && a.meanBad() <= 0.25})
-	add(bar{"B", "against the best HPA in hindsight, each", "no worse (1 %, 0.01 pp)", b.say(), b.ok()})
-	add(bar{"B", "nodes at equal violations, geometric mean", "×0.88", fmt.Sprintf("×%.2f%s", b.mean(), between(b.logs)), b.mean() <= 0.88})
-	add(bar{"C", "pods against B1, with 0.1 % bad at most", "×1.12 on most", c.say(), 2*c.good > c.n})
-	add(bar{"C", "pods against B1, all", "×1.25", fmt.Sprintf("%d of %d; ×%.2f%s on average", c.every, c.n, c.mean(), between(c.logs)), c.every == c.n})
+	add(newBar("A", "against hpa70, each load and profile", "nodes ×0.80, bad ×0.50", a.say(), a.ok()))
+	add(newBar("A", "the same, geometric mean", "nodes ×0.70, bad ×0.25", fmt.Sprintf("nodes ×%.2f%s, bad ×%.2f%s", a.mean(), between(a.logs), a.meanBad(), between(a.bads)), a.mean() <= 0.7 && a.meanBad() <= 0.25))
+	add(newBar("B", "against the best HPA in hindsight, each", "no worse (1 %, 0.01 pp)", b.say(), b.ok()))
+	add(newBar("B", "nodes at equal violations, geometric mean", "×0.88", fmt.Sprintf("×%.2f%s", b.mean(), between(b.logs)), b.mean() <= 0.88))
+	add(newBar("C", "pods against B1, with 0.1 % bad at most", "×1.12 on most", c.say(), 2*c.good > c.n))
+	add(newBar("C", "pods against B1, all", "×1.25", fmt.Sprintf("%d of %d; ×%.2f%s on average", c.every, c.n, c.mean(), between(c.logs)), c.every == c.n))
 	if d.n > 0 {
-		add(bar{"D", "first day against hpa70", "cost ×1.02, bad +0.02 pp", d.say(), d.ok()})
+		add(newBar("D", "first day against hpa70", "cost ×1.02, bad +0.02 pp", d.say(), d.ok()))
 	}
-	add(bar{"H", "actions an hour", "no more than hpa70's", h.say(), h.ok()})
+	add(newBar("H", "actions an hour", "no more than hpa70's", h.say(), h.ok()))
 	for _, t := range []struct {
 		bar string
 		of  tallied
 	}{{"A", a}, {"B", b}, {"C", c}, {"D", d}, {"H", h}} {
 		for _, m := range t.of.missed {
-			add(bar{t.bar, "  missed: " + m[0], "", m[1], false})
+			add(newBar(t.bar, "  missed: "+m[0], "", m[1], false))
 		}
 	}
 	return out
@@ -248,13 +255,13 @@ type part struct {
 	Between string  `json:"between"`
 }
 
-// parts compares seaway with its ablations, as geometric means over the loads of a profile ("": of all).
-func parts(duels []*duel, profile string) (out []part) {
+// parts compares seaway with its ablations, as geometric means over the loads of a profile and a balancer ("": of all).
+func parts(duels []*duel, profile, balancer string) (out []part) {
 	for _, name := range ablations() {
 		var nodes, pods, bad, equal []float64
 		for _, d := range duels {
 			sea, r := row(d.Second, match.Seaway), row(d.Second, name)
-			if r.PodHours.Mean == 0 || profile != "" && d.Profile != profile {
+			if r.PodHours.Mean == 0 || profile != "" && d.Profile != profile || balancer != "" && d.Second.Balancer != balancer {
 				continue
 			}
 			nodes = append(nodes, math.Log(r.NodeHours.Mean/sea.NodeHours.Mean))
@@ -275,20 +282,22 @@ func parts(duels []*duel, profile string) (out []part) {
 func printParts(w io.Writer, duels []*duel) {
 	fmt.Fprintln(w, "\nWhat each part earns (geometric means over the loads, against seaway as it is; above 1: seaway as it is is better)")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "POLICY\tPROFILE\tLOADS\tNODE-HOURS\tPOD-HOURS\tVIOLATIONS\tNODES AT EQUAL VIOLATIONS")
-	profiles := []string{""}
+	fmt.Fprintln(t, "POLICY\tPROFILE\tBALANCER\tLOADS\tNODE-HOURS\tPOD-HOURS\tVIOLATIONS\tNODES AT EQUAL VIOLATIONS")
+	profiles, balancers := []string{""}, []string{""}
 	for _, d := range duels {
 		if !slices.Contains(profiles, d.Profile) {
 			profiles = append(profiles, d.Profile)
 		}
+		if !slices.Contains(balancers, d.Second.Balancer) {
+			balancers = append(balancers, d.Second.Balancer)
+		}
 	}
 	for _, profile := range profiles {
-		name := profile
-		if name == "" {
-			name = "all"
-		}
-		for _, p := range parts(duels, profile) {
-			fmt.Fprintf(t, "%s\t%s\t%d\t×%.3f\t×%.3f\t×%.2f\t×%.3f%s\n", p.Policy, name, p.Loads, p.Nodes, p.Pods, p.Bad, p.Equal, p.Between)
+		for _, balancer := range balancers {
+			for _, p := range parts(duels, profile, balancer) {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%d\t×%.3f\t×%.3f\t×%.2f\t×%.3f%s\n", p.Policy, cmp.Or(profile, "all"), cmp.Or(balancer, "both"),
+					p.Loads, p.Nodes, p.Pods, p.Bad, p.Equal, p.Between)
+			}
 		}
 	}
 	t.Flush()

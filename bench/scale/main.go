@@ -5,6 +5,9 @@
 // on the second half of a load; the first half is played all the same, and is all that anybody may have tuned on. The
 // first day has a bar of its own (D).
 //
+// Everything is measured in two worlds, by how requests find a pod: at random, where pods do not help each other, and to
+// the least busy, where all pods are nearly one queue and may be filled much further. Each bar has a row for each.
+//
 //	SEAWAY_TRACES=/path/to/traces go run ./bench/scale -seeds 3 -out bars.json
 //
 // The exit code tells only whether it could be measured; the table tells which bars are reached, and by how much not.
@@ -48,7 +51,7 @@ func main() {
 	flag.StringVar(&o.dir, "traces", os.Getenv("SEAWAY_TRACES"), "directory with traces (default: SEAWAY_TRACES; none: made-up loads)")
 	flag.StringVar(&o.only, "only", "", "only loads whose names hold one of these, separated by commas")
 	flag.StringVar(&o.profiles, "profiles", "fast,slow,managed", "provider profiles")
-	flag.StringVar(&o.balancer, "balancer", string(sim.Random), "random or least")
+	flag.StringVar(&o.balancer, "balancer", string(sim.Random)+","+string(sim.LeastRequest), "how requests find a pod: each of these is a world of its own")
 	flag.StringVar(&o.bars, "bars", "ABCDEFGH", "which bars")
 	flag.StringVar(&o.out, "out", "", "also write all figures as JSON to this file")
 	flag.IntVar(&o.seeds, "seeds", 3, "runs of each, with other arrivals and delays")
@@ -87,6 +90,25 @@ func (a *outcome) write(path string) error {
 func (o options) run(ctx context.Context) error {
 	began := time.Now()
 	var all outcome
+	for _, name := range strings.Split(o.balancer, ",") {
+		world := o
+		world.balancer = name
+		if err := world.play(ctx, &all); err != nil {
+			return fmt.Errorf("%s balancer: %w", name, err)
+		}
+	}
+	slices.SortStableFunc(all.Bars, func(a, b bar) int { return strings.Compare(a.Bar, b.Bar) })
+	printBars(os.Stdout, all.Bars)
+	if len(all.Loads) > 0 {
+		printParts(os.Stdout, all.Loads)
+	}
+	fmt.Printf("\n%d seeds, %s\n", o.seeds, time.Since(began).Round(time.Second))
+	return all.write(o.out)
+}
+
+// play measures everything with one balancer, and adds it.
+func (o options) play(ctx context.Context, all *outcome) error {
+	before, bars := len(all.Loads), all.Bars
 	if strings.ContainsAny(o.bars, "ABCDH") {
 		traces, err := o.traces()
 		if err != nil {
@@ -104,7 +126,8 @@ func (o options) run(ctx context.Context) error {
 				}
 				all.Loads = append(all.Loads, d)
 				d.print(os.Stdout)
-				all.Bars, all.Parts = judge(all.Loads, o.bars), parts(all.Loads, "")
+				all.Bars = append(slices.Clone(bars), o.named(judge(all.Loads[before:], o.bars))...)
+				all.Parts = parts(all.Loads, "", "")
 				if err := all.write(o.out); err != nil {
 					return err
 				}
@@ -122,15 +145,20 @@ func (o options) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		all.Bars = append(all.Bars, b...)
+		all.Bars = append(all.Bars, o.named(b)...)
+		if err := all.write(o.out); err != nil {
+			return err
+		}
 	}
-	slices.SortStableFunc(all.Bars, func(a, b bar) int { return strings.Compare(a.Bar, b.Bar) })
-	printBars(os.Stdout, all.Bars)
-	if len(all.Loads) > 0 {
-		printParts(os.Stdout, all.Loads)
+	return nil
+}
+
+// named says of bars with which balancer they were measured.
+func (o options) named(bars []bar) []bar {
+	for i := range bars {
+		bars[i].Balancer = o.balancer
 	}
-	fmt.Printf("\n%d seeds, %s\n", o.seeds, time.Since(began).Round(time.Second))
-	return all.write(o.out)
+	return bars
 }
 
 // traces are the loads to run, cut where -days says so.

@@ -54,8 +54,8 @@ func (o options) adverse(ctx context.Context) ([]bar, error) {
 		for _, r := range s.Runs {
 			most = max(most, r.MostPods)
 		}
-		out = append(out, bar{"E", c.what, "cost ×1.05, bad no more", fmt.Sprintf("cost ×%.2f, bad %.4f %% to %.4f %%, at most %d pods", s.Cost.Ratio, 100*s.BadShare.Mean, 100*h.BadShare.Mean, most),
-			s.Cost.Ratio <= 1.05 && s.BadShare.Mean <= h.BadShare.Mean+few/10})
+		out = append(out, newBar("E", c.what, "cost ×1.05, bad no more", fmt.Sprintf("cost ×%.2f, bad %.4f %% to %.4f %%, at most %d pods", s.Cost.Ratio, 100*s.BadShare.Mean, 100*h.BadShare.Mean, most),
+			s.Cost.Ratio <= 1.05 && s.BadShare.Mean <= h.BadShare.Mean+few/10))
 		fmt.Printf("%s: %s\n", c.what, out[len(out)-1].Got)
 	}
 	return out, nil
@@ -75,8 +75,8 @@ func (o options) delays(ctx context.Context) ([]bar, error) {
 	span := sim.Profiles()["slow"].Node
 	worst15, worstShift := learned(span, 15, 1, 200), learned(span, 15, 3, 200)
 	out := []bar{
-		{"F", "node p95 after 15 starts, median error", "15 %", fmt.Sprintf("%.0f %%", 100*worst15), worst15 <= 0.15},
-		{"F", "10 more starts after a threefold shift", "15 %", fmt.Sprintf("%.0f %%", 100*worstShift), worstShift <= 0.15},
+		newBar("F", "node p95 after 15 starts, median error", "15 %", fmt.Sprintf("%.0f %%", 100*worst15), worst15 <= 0.15),
+		newBar("F", "10 more starts after a threefold shift", "15 %", fmt.Sprintf("%.0f %%", 100*worstShift), worstShift <= 0.15),
 	}
 	t, err := trace.Generate("bursty", 3)
 	if err != nil {
@@ -93,9 +93,9 @@ func (o options) delays(ctx context.Context) ([]bar, error) {
 		return nil, err
 	}
 	s := row(rep, match.Seaway)
-	return append(out, bar{"F", "against a copy that believes another provider's delays", "10 % better on an axis, no worse on the other",
+	return append(out, newBar("F", "against a copy that believes another provider's delays", "10 % better on an axis, no worse on the other",
 		fmt.Sprintf("cost ×%.3f, bad ×%.3f", s.Cost.Ratio, s.BadShare.Ratio),
-		(s.Cost.Ratio <= 0.9 && s.BadShare.Ratio <= 1.01) || (s.BadShare.Ratio <= 0.9 && s.Cost.Ratio <= 1.01)}), nil
+		(s.Cost.Ratio <= 0.9 && s.BadShare.Ratio <= 1.01) || (s.BadShare.Ratio <= 0.9 && s.Cost.Ratio <= 1.01))), nil
 }
 
 // start is one start of a node that took a while.
@@ -180,9 +180,9 @@ func (o options) many(context.Context) ([]bar, error) {
 	size := float64(heap()-before) / float64(len(keep))
 	runtime.KeepAlive(keep)
 	return []bar{
-		{"G", "p99 of a decision", "10 ms", r.DecideP99.Round(10 * time.Microsecond).String(), r.DecideP99 < 10*time.Millisecond},
-		{"G", "1,000 targets every 5 s, share of a core (simulator included)", "100 %", fmt.Sprintf("%.0f %%", each*1000/5*100), each*1000/5 < 1},
-		{"G", "a target's memory after two days", "50 KiB", fmt.Sprintf("%.0f KiB (%.0f KiB saved)", size/1024, float64(len(saved))/1024), size < 50*1024},
+		newBar("G", "p99 of a decision", "10 ms", r.DecideP99.Round(10*time.Microsecond).String(), r.DecideP99 < 10*time.Millisecond),
+		newBar("G", "1,000 targets every 5 s, share of a core (simulator included)", "100 %", fmt.Sprintf("%.0f %%", each*1000/5*100), each*1000/5 < 1),
+		newBar("G", "a target's memory after two days", "50 KiB", fmt.Sprintf("%.0f KiB (%.0f KiB saved)", size/1024, float64(len(saved))/1024), size < 50*1024),
 	}, nil
 }
 

@@ -33,7 +33,7 @@ const (
 var (
 	betas  = [...]float64{4, 6.5, 9, 12, 16, 21, 28, 42, 68, 110, 180, 290}
 	powers = [...]float64{0.5, 0.7, 1}
-	gammas = [...]float64{0, 0.4}
+	gammas = [...]float64{0, 0.4, 0.8}
 	ks     = [...]float64{0.45, 0.6, 0.75, 0.85, 0.93, 1, 1.08, 1.2, 1.4, 1.7, 2}
 )
 
@@ -61,7 +61,10 @@ type Model struct {
 	table     *Table
 }
 
-type law struct{ beta, p, gamma, k, w float64 }
+type law struct {
+	beta, p, gamma, k, w float64
+	pool                 int // which of the gammas
+}
 
 // New starts a model for pods that request that many cores.
 func New(cores float64) *Model {
@@ -156,10 +159,10 @@ func (m *Model) Refresh() {
 	best := math.Inf(-1)
 	seen := m.seen()
 	for _, k := range ks {
-		for _, g := range gammas {
+		for pool, g := range gammas {
 			for _, p := range powers {
 				for _, b := range betas {
-					l := law{beta: b, p: p, gamma: g, k: k}
+					l := law{beta: b, p: p, gamma: g, k: k, pool: pool}
 					least := best - apart
 					if l.w = prior(l, m.Top); l.w > least {
 						l.w += likelihood(l, seen, least-l.w)
@@ -213,8 +216,9 @@ func prior(l law, top float64) float64 {
 	return w
 }
 
-// point is what a bin says: at that load in cores per request of a pod and that many pods, that share went bad.
-type point struct{ load, root, share, floor, variance float64 }
+// point is what a bin says: at that load in cores per request of a pod and that many pods, that share went bad. Variance
+// is how sure that is of a law that says less, good of one that says more.
+type point struct{ load, root, share, floor, variance, good float64 }
 
 func (m *Model) seen() []point {
 	var out []point
@@ -225,15 +229,17 @@ func (m *Model) seen() []point {
 				continue
 			}
 			floor := 0.7 / b.Done
-			out = append(out, point{b.Load / b.Samples / m.Cores, math.Log(b.Pods / b.Samples), math.Log(math.Max(b.Bad/b.Done-m.Base, 0) + floor), floor, 0.35 + 12/b.Samples})
+			out = append(out, point{b.Load / b.Samples / m.Cores, math.Log(b.Pods / b.Samples), math.Log(math.Max(b.Bad/b.Done-m.Base, 0) + floor), floor, 0.35 + 12/b.Samples, 0.35 + 3/b.Samples})
 		}
 	}
 	return out
 }
 
 // likelihood compares logarithms of shares, each bin as one observation: orders of magnitude matter, and thousands of
-// requests of the same minute are not thousands of witnesses. To have said too little weighs more than too much.
-// It stops, below least, once that cannot be reached any more.
+// requests of the same minute are not thousands of witnesses. To have said too little weighs more than too much where
+// the bin has long been seen; but no accident makes requests good, as many make them bad: a few minutes of a load that was
+// carried without harm speak against a law that forbids it, and are not taken for an outlier. It stops, below least, once
+// that cannot be reached any more.
 func likelihood(l law, seen []point, least float64) float64 {
 	sum := 0.
 	for _, p := range seen {
@@ -242,9 +248,10 @@ func likelihood(l law, seen []point, least float64) float64 {
 		}
 		err := p.share - math.Log(l.bad(p.load/l.k, math.Exp(l.gamma*p.root))+p.floor)
 		if err > 0 {
-			err *= 1.3
+			sum -= math.Min(1.7*err*err, 16) / (2 * p.variance)
+		} else {
+			sum -= math.Min(err*err, 60) / (2 * p.good)
 		}
-		sum -= math.Min(err*err, 16) / (2 * p.variance)
 	}
 	return sum
 }
@@ -275,13 +282,12 @@ func (m *Model) Bad(load float64, n int) float64 {
 		return 0
 	}
 	sum := 0.
-	gain := math.Pow(float64(n), gammas[1])
+	var gain [len(gammas)]float64
+	for i, g := range gammas {
+		gain[i] = math.Pow(float64(n), g)
+	}
 	for _, l := range m.laws {
-		if l.gamma == 0 {
-			sum += l.w * l.bad(u/l.k, 1)
-		} else {
-			sum += l.w * l.bad(u/l.k, gain)
-		}
+		sum += l.w * l.bad(u/l.k, gain[l.pool])
 	}
 	return sum
 }

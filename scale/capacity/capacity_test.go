@@ -82,3 +82,28 @@ func TestTableIsTheModel(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWasCarriedIsBelieved: minutes of a load that nobody suffered from are enough to order pods for it again.
+func TestWhatWasCarriedIsBelieved(t *testing.T) {
+	m := New(1)
+	for i := range 60 {
+		u := 0.45 + 0.005*float64(i) // up to 0.745
+		m.Observe(calm(u, 40))
+	}
+	for range 5 {
+		m.Observe(calm(0.88, 40))
+	}
+	m.Refresh()
+	if got := m.Bad(0.88*40, 40); got > 0.001 {
+		t.Errorf("after five samples without a bad request at 0.88 the model expects %.4f", got)
+	}
+	if got := m.Bad(1.02*40, 40); got < 0.02 {
+		t.Errorf("at 1.02, where nobody was, the model expects only %.4f", got)
+	}
+}
+
+// calm is a sample of n pods at u, without a bad request.
+func calm(u float64, n int) scale.Sample {
+	busy := u * float64(n)
+	return scale.Sample{Interval: 15 * time.Second, Rate: 100 * busy, InFlight: 5 * busy, Busy: busy, Done: 1500 * busy, Ready: n}
+}

@@ -18,7 +18,7 @@ type Rules struct {
 	Stale    time.Duration // age of the newest sample at which nothing is scaled down; 0: 60 s
 	Coverage float64       // share of outcomes that must stay below the forecast's 0.95 quantile; 0: 0.85
 	Cost     float64       // most that may be spent compared with HPA, unless the SLO needs it; 0: 1.05
-	Learning float64       // samples below which HPA's count is taken as it is; 0: 80
+	Learning float64       // samples below which HPA's count is taken as it is; 0: 40
 	Pin      int           // replicas that a person has set; 0: none
 }
 
@@ -31,7 +31,7 @@ func (r Rules) defaults() Rules {
 	def(&r.Burn, 2)
 	def(&r.Coverage, 0.85)
 	def(&r.Cost, 1.05)
-	def(&r.Learning, 80)
+	def(&r.Learning, 40)
 	if r.Stale == 0 {
 		r.Stale = time.Minute
 	}

@@ -57,8 +57,11 @@ func (p *Pilot) order(in scale.Input, pl *plan, work float64) {
 	age := math.Max(0, in.Now.Sub(s.Newest.At).Seconds()) + s.Newest.Interval.Seconds()/2
 	soon := f.Soon(age+pl.podLead.Seconds()+15) + p.backlog()
 	far := 0.
+	_, judged := f.Coverage(pl.nodeLead)
+	trust := math.Min(1, judged/trusted)
 	for _, d := range []time.Duration{time.Minute, pl.nodeLead / 2, pl.nodeLead} {
-		far = math.Max(far, f.At(in.Now.Add(d)).Fan[likely])
+		at := f.At(in.Now.Add(d))
+		far = math.Max(far, at.Mid+trust*(at.Fan[likely]-at.Mid))
 	}
 	if p.opts.NoForecast {
 		soon, far = f.Level[0]+p.backlog(), 0
@@ -88,8 +91,13 @@ func (p *Pilot) order(in scale.Input, pl *plan, work float64) {
 	}
 }
 
-// likely is the quantile of the fan that nodes are ordered for: 0.88.
-const likely = 4
+const (
+	// likely is the quantile of the fan that nodes are ordered for: 0.88.
+	likely = 4
+	// trusted is after how many judged forecasts nodes are ordered for the fan and not for its middle: some hours. Before,
+	// the fan is what was believed of loads in general, and buys nodes for jumps that this load may never make.
+	trusted = 1000
+)
 
 // whole rounds a count up to full nodes: the room is paid for.
 func (p *Pilot) whole(n int) int {
