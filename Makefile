@@ -115,6 +115,11 @@ bench-dns: build ## Seaway's DNS and CoreDNS side by side under dnsperf; OUT=FIL
 bench-scale: ## The autoscaler's bars A-H in the simulator; SEAWAY_TRACES=DIR for real traces, SEEDS=n, DAYS=n of each (4; 0: all), OUT=FILE for JSON
 	$(GO) run ./bench/scale -seeds $(or $(SEEDS),3) -days $(or $(DAYS),4) $(if $(OUT),-out $(OUT)) $(SCALEFLAGS)
 
+.PHONY: autoscale
+autoscale: build ## The real HPA and Seaway drive the same service on the lab; SEAWAY_TRACES=DIR for recorded load, OUT=FILE for JSON
+	@./.ci/prepare
+	SEAWAY_BIN=$(SEAWAY) SEAWAY_LAB_BIN=$(LAB) $(GO) run ./e2e/autoscale/contest $(if $(SEAWAY_TRACES),-trace $(SEAWAY_TRACES)/$(or $(TRACE),autothrottle_diurnal-2_1s.csv.gz)) $(if $(OUT),-out $(abspath $(OUT))) $(SCALEFLAGS)
+
 bench-discovery: ## 100 clusters, up to 10,000 endpoints: from "ready" in one cluster to traffic in another; OUT=FILE for JSON
 	@./.ci/prepare
 	[ -n "$$(ls $${XDG_CACHE_HOME:-$$HOME/.cache}/seaway-lab/bin/kubeall-*/kubeall 2>/dev/null)" ] || { $(MAKE) build; $(LAB) setup; }

@@ -23,6 +23,7 @@ type RootImage struct {
 	Skip     []string          // files of those, by their base name
 	Files    map[string]string // path in the image → text
 	Add      map[string]string // path in the image → file here
+	Only     string            // the one cluster whose nodes need it; "": all
 }
 
 // EnsureImage makes an image of im's files, puts it into every node that has not got it, and returns its name.
@@ -40,6 +41,11 @@ func (s *Stage) EnsureImage(ctx context.Context, im RootImage) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	imports := []string{"image", "import"}
+	if im.Only != "" {
+		l.Clusters = slices.DeleteFunc(l.Clusters, func(c Cluster) bool { return c.Name != im.Only })
+		imports = append(imports, "--cluster", im.Only)
+	}
 	if s.haveImage(ctx, l, name) {
 		return name, nil
 	}
@@ -48,7 +54,7 @@ func (s *Stage) EnsureImage(ctx context.Context, im RootImage) (string, error) {
 	if _, err := s.Labctl(ctx, "image", "build", "--name", name, "--from", root, "--entrypoint", `["/bin/sh"]`, "-o", tar); err != nil {
 		return "", fmt.Errorf("image %s: %w", name, err)
 	}
-	if _, err := s.Labctl(ctx, "image", "import", tar); err != nil {
+	if _, err := s.Labctl(ctx, append(imports, tar)...); err != nil {
 		return "", fmt.Errorf("image %s: %w", name, err)
 	}
 	return name, nil

@@ -20,6 +20,7 @@ package story
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"seaway.dev/seaway/e2e/autoscale"
 	"seaway.dev/seaway/e2e/chaos"
 	"seaway.dev/seaway/e2e/stage"
 )
@@ -150,6 +152,7 @@ type play struct {
 	script     *testscript.TestScript // of the line that is being played
 	remembered map[string]string
 	running    map[string]*running
+	site       *autoscale.Site // of the autoscaler's story
 	measures   []Measure
 	records    []any
 	said       []string
@@ -179,7 +182,7 @@ func (p *play) end() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 3*time.Minute)
 	defer cancel()
 	start := time.Now()
-	if err := p.stage.Clean(ctx); err != nil {
+	if err := errors.Join(p.site.Remove(ctx), p.stage.Clean(ctx)); err != nil {
 		p.engine.tell("  the story could not be cleaned up: %v", err)
 		p.note("clean-up: " + err.Error())
 		return

@@ -84,6 +84,8 @@ func verbs() map[string]verb {
 			does: "Play faults (names, short, all) under a load in namespace load; what clients saw is held against what was expected."},
 		"etcd": {usage: "etcd rounds N", run: playEtcd,
 			does: "etcd over c1, c2 and c3 in namespace kv: kill, pause and cut members in turn; the history must be linearizable."},
+		"autoscale": {usage: "autoscale stage CLUSTER [after TIME] | load RPS | teach FILE | jump RPS", run: playAutoscale,
+			does: "A web service of known capacity with load and Prometheus in namespace shop: place it, set its load, make an Autoscaler that has learnt of it, let the load jump and print in how many milliseconds after the metric the scale is written."},
 		"postgres": {usage: "postgres [rounds N] [controls N]", run: playPostgres,
 			does: "PostgreSQL over c1, c2 and c3 in namespace db: kill the primary's cluster N times; nothing acknowledged may be lost."},
 		"say": {usage: "say TEXT…", run: say,
