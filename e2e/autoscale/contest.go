@@ -154,6 +154,7 @@ func (c *Contest) reset(ctx context.Context) error {
 				return err
 			}
 		}
+		c.Provider.set(false, time.Time{}) // an order of the last leg's is void
 	}
 	err := stage.Await(ctx, 2*time.Minute, func() error {
 		_, ready, err := c.Site.Replicas(ctx)
