@@ -230,16 +230,16 @@ func TestSteerDoesNotWait(t *testing.T) {
 		_, _ = r.kernel.Apply(context.Background(), []plan.Slice{s}, datapath.Thorough)
 		done <- time.Now()
 	}()
-	ns := r.open(s)
-	_ = ns
-	steered := time.Now()
+	_ = r.open(s)
+	begin, longest := time.Now(), time.Duration(0)
 	for len(done) == 0 {
+		steered := time.Now()
 		if _, err := r.kernel.Steer(context.Background(), []plan.Slice{lose(s)}); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
-		if took := time.Since(steered); took > 500*time.Millisecond {
-			t.Fatalf("Steer took %v while a round went on", took)
-		}
-		steered = time.Now()
+		longest = max(longest, time.Since(steered))
+	}
+	if round := time.Since(begin); longest > round/2 { // the round waits for a pod that answers nothing
+		t.Errorf("Steer took %v while a round of %v went on", longest, round)
 	}
 }

@@ -1,7 +1,7 @@
 // Package flow ends what still talks to addresses that are gone, so that nobody waits for an answer that will not come.
 //
-//	slice's namespace   [Forget]  conntrack entries from or to the addresses are deleted, and say who was talking, also
-//	                              those that go by a service's address
+//	slice's namespace   [Forget]  conntrack entries from or to the addresses are deleted, and say who was talking by
+//	                              another address, a service's
 //	each pod's          [End]     TCP sockets are destroyed: whoever reads, writes or dials gets ECONNABORTED at once
 //	                              (SOCK_DESTROY of Linux's sock_diag); connected UDP sockets get ECONNREFUSED, by the ICMP
 //	                              error that the host would have sent if it were there
@@ -15,6 +15,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -30,8 +31,8 @@ type Flow struct {
 // Flows is a set of them.
 type Flows map[Flow]bool
 
-// Forget deletes the conntrack entries of a slice's namespace whose client or server is gone, and returns them as either
-// end sees them. A client by a service's address sees that and not the server behind it.
+// Forget deletes the conntrack entries of a slice's namespace whose client or server is gone, and returns those flows whose
+// near end sees another address than the one that is gone: a client by a service's address sees that.
 func Forget(ns *netns.NS, gone map[netip.Addr]bool) (Flows, error) {
 	h, err := netlink.NewHandleAt(vnetns.NsHandle(ns.FD()), unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -74,9 +75,20 @@ func (f forgetting) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	if !f.gone[client.Addr()] && !f.gone[server.Addr()] {
 		return false
 	}
-	f.found[Flow{c.Forward.Protocol, client, end(c.Forward.DstIP, c.Forward.DstPort)}] = true
-	f.found[Flow{c.Forward.Protocol, server, end(c.Reverse.DstIP, c.Reverse.DstPort)}] = true
+	// What has ended is kept for two minutes, thousands of entries where connections are short, each a system call to delete.
+	// Nobody waits at such a one, and a new connection with its numbers is a new one to the kernel, too.
+	if tcp, ok := c.ProtoInfo.(*netlink.ProtoInfoTCP); ok && (tcp.State == nl.TCP_CONNTRACK_TIME_WAIT || tcp.State == nl.TCP_CONNTRACK_CLOSE) {
+		return false
+	}
+	f.note(c.Forward.Protocol, client, end(c.Forward.DstIP, c.Forward.DstPort))
+	f.note(c.Forward.Protocol, server, end(c.Reverse.DstIP, c.Reverse.DstPort))
 	return true
+}
+
+func (f forgetting) note(protocol uint8, local, remote netip.AddrPort) {
+	if !f.gone[remote.Addr()] {
+		f.found[Flow{protocol, local, remote}] = true
+	}
 }
 
 func end(ip []byte, port uint16) netip.AddrPort {
@@ -89,8 +101,8 @@ type Ended struct {
 	TCP, UDP int // sockets
 }
 
-// End ends the sockets of one pod that talk to an address that is gone, or that are the near end of a flow that Forget
-// found. addrs are the pod's addresses on the slice.
+// End ends the sockets of one pod that talk to an address that is gone, or that are the near end of one of flows. addrs are
+// the pod's addresses on the slice.
 func End(slice, pod *netns.NS, addrs []netip.Addr, gone map[netip.Addr]bool, flows Flows) (Ended, error) {
 	var n Ended
 	own := map[netip.Addr]bool{}
