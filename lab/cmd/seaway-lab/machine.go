@@ -21,25 +21,27 @@ func machineCommand(o *options) *cobra.Command {
 	type action struct {
 		name, short string
 		run         func(ctx context.Context, l lab.Lab, m machine.Machine) error
+		first       func(machine.Machine) error // done to all of them before run is to any
 	}
 	plain := func(f func(machine.Machine) error) func(context.Context, lab.Lab, machine.Machine) error {
 		return func(_ context.Context, _ lab.Lab, m machine.Machine) error { return f(m) }
 	}
+	cut := func(m machine.Machine) error { return m.SetCable(false) }
 	for _, a := range []action{
-		{"kill", "Power off at once; the disk stays", plain(machine.Machine.Kill)},
-		{"start", "Power on", plain(machine.Machine.Start)},
-		{"reboot", "Power off and on", plain(machine.Machine.Reboot)},
-		{"pause", "Freeze all processes", plain(func(m machine.Machine) error { return m.SetPaused(true) })},
-		{"resume", "Let frozen processes go on", plain(func(m machine.Machine) error { return m.SetPaused(false) })},
-		{"cut", "Pull the network cable", plain(func(m machine.Machine) error { return m.SetCable(false) })},
-		{"heal", "Plug the network cable in", plain(func(m machine.Machine) error { return m.SetCable(true) })},
+		{name: "kill", short: "Power off at once; the disk stays", run: plain(machine.Machine.Kill), first: cut},
+		{name: "start", short: "Power on", run: plain(machine.Machine.Start)},
+		{name: "reboot", short: "Power off and on", run: plain(machine.Machine.Reboot), first: cut},
+		{name: "pause", short: "Freeze all processes", run: plain(func(m machine.Machine) error { return m.SetPaused(true) })},
+		{name: "resume", short: "Let frozen processes go on", run: plain(func(m machine.Machine) error { return m.SetPaused(false) })},
+		{name: "cut", short: "Pull the network cable", run: plain(cut)},
+		{name: "heal", short: "Plug the network cable in", run: plain(func(m machine.Machine) error { return m.SetCable(true) })},
 	} {
 		var wait bool
 		sub := &cobra.Command{
 			Use: a.name + " MACHINE...", Short: a.short, Args: cobra.MinimumNArgs(1),
 			Example: fmt.Sprintf("  seaway-lab machine %s c1n1", a.name),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return o.onMachines(args, "machine "+a.name, func(l lab.Lab, m machine.Machine) error {
+				return o.onMachines(args, "machine "+a.name, a.first, func(l lab.Lab, m machine.Machine) error {
 					start := time.Now()
 					if err := a.run(cmd.Context(), l, m); err != nil || !wait {
 						return err
@@ -56,8 +58,8 @@ func machineCommand(o *options) *cobra.Command {
 	return c
 }
 
-// onMachines checks all names before anything happens to the first.
-func (o *options) onMachines(names []string, what string, do func(lab.Lab, machine.Machine) error) error {
+// onMachines checks all names before anything happens to the first; first may be nil.
+func (o *options) onMachines(names []string, what string, first func(machine.Machine) error, do func(lab.Lab, machine.Machine) error) error {
 	l, rec, err := o.load()
 	if err != nil {
 		return err
@@ -75,6 +77,13 @@ func (o *options) onMachines(names []string, what string, do func(lab.Lab, machi
 		return err
 	}
 	defer unlock()
+	for _, m := range ms {
+		if first != nil {
+			if err := first(m); err != nil {
+				return err
+			}
+		}
+	}
 	for _, m := range ms {
 		if err := do(l, m); err != nil {
 			return err
