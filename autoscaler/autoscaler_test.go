@@ -346,6 +346,35 @@ func TestMaxIsLowered(t *testing.T) {
 	})
 }
 
+// TestTakesOverWhatIsThere: while the role was away somebody scaled; the metric lags. What is there is kept at first.
+func TestTakesOverWhatIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil)
+		c.pass(20 * time.Minute)
+		time.Sleep(10 * time.Minute)
+		d := &appsv1.Deployment{}
+		if err := c.client.Get(t.Context(), webKey, d); err != nil {
+			t.Fatal(err)
+		}
+		twelve := int32(12)
+		d.Spec.Replicas = &twelve
+		if err := c.client.Update(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		c.restart()
+		for range 20 {
+			c.pass(time.Second)
+			if n := c.replicas(); n < 12 {
+				t.Fatalf("%d replicas of 12 as soon as it is back: %+v", n, c.get().Status)
+			}
+		}
+		c.pass(20 * time.Minute)
+		if n := c.replicas(); n > 6 {
+			t.Errorf("still %d replicas for 2 cores of load after 20 minutes", n)
+		}
+	})
+}
+
 // TestTrustIsGivenOnce: what an Autoscaler was demoted from, a restart does not give back; a new word does.
 func TestTrustIsGivenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -45,6 +45,7 @@ type target struct {
 	toldAt     time.Time
 	records    []string
 	owes       bool // an HPA, since this is no longer in charge
+	charged    bool // with the replicas, by this process
 }
 
 // outcome is what one step found, for the status.
@@ -109,7 +110,7 @@ func (t *target) try(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	mode, why := t.mode(now, as)
 	o.mode, o.modeWhy, o.wants, o.hpa, o.why = string(mode), why, d.Replicas, t.pilot.HPA(), d.Why
 	t.loop.wishes.set(t.key, d.Replicas)
-	if err := t.act(ctx, as, mode, w, d); err != nil {
+	if err := t.act(ctx, now, as, mode, w, d); err != nil {
 		return err
 	}
 	o.replicas = t.told.replicas
@@ -207,8 +208,10 @@ func (t *target) sample(now time.Time, r reading, w *world) (scale.Sample, bool)
 }
 
 // act does what the mode allows.
-func (t *target) act(ctx context.Context, as *v1alpha1.Autoscaler, mode guard.Mode, w *world, d scale.Decision) error {
+func (t *target) act(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler, mode guard.Mode, w *world, d scale.Decision) error {
 	t.told.replicas = w.replicas
+	took := !t.charged
+	t.charged = false
 	switch mode {
 	case guard.Floor:
 		return t.ensureHPA(ctx, int32(min(d.Replicas, t.terms.Max)))
@@ -227,6 +230,12 @@ func (t *target) act(ctx context.Context, as *v1alpha1.Autoscaler, mode guard.Mo
 			return err
 		}
 		t.owes = false
+		return nil
+	}
+	t.charged = true
+	// Who takes charge has not seen what those who ordered the pods had seen: they are not given back at first sight.
+	if took && d.Replicas < w.replicas {
+		t.pilot.Adopt(now, w.replicas)
 		return nil
 	}
 	if d.Replicas == w.replicas {

@@ -294,6 +294,10 @@ func (p *Pilot) Mode(now time.Time, most guard.Mode, days int) (mode guard.Mode,
 // SetMode begins a mode, whatever the evidence says.
 func (p *Pilot) SetMode(now time.Time, m guard.Mode) { p.state.Guard.Promote(now, m) }
 
+// Adopt takes note that somebody else has decided for pods until now. They are kept as if the pilot had wanted them: as an
+// HPA does, which takes the count that it finds for its first recommendation.
+func (p *Pilot) Adopt(now time.Time, pods int) { p.state.Keep.Hold(now.Unix(), pods, longest) }
+
 // SetRules changes the guard's limits.
 func (p *Pilot) SetRules(r guard.Rules) { p.opts.Rules = r }
 

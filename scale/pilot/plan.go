@@ -138,8 +138,11 @@ func (p *Pilot) hold(pl *plan) int64 {
 	if p.terms.PodsPerNode > 0 {
 		w = math.Max(w, 2*pl.nodeLead.Seconds())
 	}
-	return int64(math.Max(60, math.Min(w*p.opts.Knobs.Hold, 600)))
+	return int64(math.Max(60, math.Min(w*p.opts.Knobs.Hold, longest)))
 }
+
+// longest is for how long capacity is kept at most, in seconds.
+const longest = 600
 
 // explain makes the record.
 func (p *Pilot) explain(in scale.Input, pl plan, v guard.Verdict) {
