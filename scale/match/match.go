@@ -3,6 +3,7 @@
 package match
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -346,19 +347,19 @@ func (p Point) cost() float64 {
 // CostAt is what the best HPA in hindsight costs that lets down no more than the share bad, interpolated between those
 // on the frontier; the cost of the best of them where none is as good.
 func CostAt(points []Point, bad float64) (cost float64, reached bool) {
+	const alike = 1e-6 // shares that differ by less are the same
+	round := func(share float64) float64 { return math.Round(share/alike) * alike }
+	bad = round(bad)
 	pts := slices.Clone(points)
+	for i := range pts {
+		pts[i].BadShare = round(pts[i].BadShare)
+	}
 	slices.SortFunc(pts, func(a, b Point) int {
-		switch {
-		case a.BadShare < b.BadShare:
-			return -1
-		case a.BadShare > b.BadShare:
-			return 1
-		}
-		return 0
+		return cmp.Or(cmp.Compare(a.BadShare, b.BadShare), cmp.Compare(a.cost(), b.cost()))
 	})
 	var hull []Point // fewer let down costs more
 	for _, p := range pts {
-		if len(hull) == 0 || p.cost() < hull[len(hull)-1].cost() {
+		if len(hull) == 0 || p.cost() < hull[len(hull)-1].cost() && p.BadShare > hull[len(hull)-1].BadShare {
 			hull = append(hull, p)
 		}
 	}

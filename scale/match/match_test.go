@@ -129,3 +129,15 @@ func TestStudent(t *testing.T) {
 		}
 	}
 }
+
+// TestCostAtTheFloor: where nobody lets down more than what always is, shares differ by rounding only.
+func TestCostAtTheFloor(t *testing.T) {
+	a := 4.5e-5
+	b := math.Nextafter(a, 1)
+	points := []Point{{"hpa60", 1, 12, a}, {"hpa70", 1, 10, b}, {"hpa80", 1, 9, 1e-3}}
+	for _, bad := range []float64{a, b} {
+		if cost, ok := CostAt(points, bad); cost != 10 || !ok {
+			t.Errorf("at %g the best HPA costs %g (%v), want 10", bad, cost, ok)
+		}
+	}
+}
