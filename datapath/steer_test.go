@@ -12,7 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
 	"seaway.dev/seaway/datapath"
+	"seaway.dev/seaway/datapath/netns"
 	"seaway.dev/seaway/datapath/podtest"
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/slice/plan"
@@ -167,6 +173,57 @@ func cniPair(t *testing.T, from, to *podtest.Pod) chan error {
 	podtest.Serve(t, to.NS, "cni", "tcp", netip.AddrPortFrom(to.IPs[0], 7070))
 	_, c := open(t, from, "tcp", netip.AddrPortFrom(to.IPs[0], 7070).String())
 	return c
+}
+
+// TestEndedConnectionsAreLeft: what ended by itself is none of the deaths that somebody must be told of, and is not deleted one
+// by one; what lasts is. A table of thousands of ended ones kept those who waited waiting for seconds.
+func TestEndedConnectionsAreLeft(t *testing.T) {
+	r := newRig(t)
+	s, a, _, _ := town(r)
+	r.apply(s)
+	at := addrPort("10.77.0.6:8080")
+	if _, err := podtest.Ask(t, a.NS, "tcp", at); err != nil {
+		t.Fatal(err)
+	}
+	_, lasting := open(t, a, "tcp", at.String())
+	ended, lasts := states(t, r.open(s), at.Addr())
+	if ended == 0 || lasts == 0 {
+		t.Fatalf("before: %d connections that ended, %d that last; want some of each", ended, lasts)
+	}
+	if _, err := r.kernel.Steer(context.Background(), []plan.Slice{lose(s)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-lasting; !errors.Is(err, syscall.ECONNABORTED) {
+		t.Errorf("who waited: %v, want %v", err, syscall.ECONNABORTED)
+	}
+	if left, lasts := states(t, r.open(s), at.Addr()); left < ended || lasts != 0 {
+		t.Errorf("after: %d of %d that ended, %d that last; want all of the ones and none of the others", left, ended, lasts)
+	}
+}
+
+// states counts a namespace's TCP connections to an address, those that conntrack knows to have ended and the others.
+func states(t *testing.T, ns *netns.NS, to netip.Addr) (ended, lasting int) {
+	t.Helper()
+	h, err := netlink.NewHandleAt(vnetns.NsHandle(ns.FD()), unix.NETLINK_NETFILTER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	all, err := h.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range all {
+		tcp, ok := c.ProtoInfo.(*netlink.ProtoInfoTCP)
+		switch server, _ := netip.AddrFromSlice(c.Reverse.SrcIP.To4()); {
+		case !ok || server != to:
+		case tcp.State == nl.TCP_CONNTRACK_TIME_WAIT || tcp.State == nl.TCP_CONNTRACK_CLOSE:
+			ended++
+		default:
+			lasting++
+		}
+	}
+	return ended, lasting
 }
 
 // TestSendersAreReset: a connection whose socket nobody destroyed (another agent's pod, a socket that came too late) is

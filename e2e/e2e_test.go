@@ -37,28 +37,20 @@ func TestStory(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("stories start clusters of namespaces: run them as root")
 	}
-	root, err := stage.FindRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
+	conf, err := stage.Config{Out: os.Stdout, Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN"), Image: os.Getenv("SEAWAY_IMAGE")}.Here()
 	if err != nil {
 		t.Fatal(err)
 	}
 	keep := os.Getenv("SEAWAY_KEEP") == "1"
 	once := os.Getenv("SEAWAY_ONCE") == "1"
-	s := stage.New(stage.Config{
-		Root: root, Cache: filepath.Join(cache, "seaway", "e2e"), Out: os.Stdout,
-		Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN"),
-		Image: os.Getenv("SEAWAY_IMAGE"),
-	})
+	s := stage.New(conf)
 	ctx := context.Background()
 	if err := s.Build(ctx); err != nil {
 		t.Fatal(err)
 	}
 	e := &story.Engine{
 		Stage: s, Out: os.Stdout, Poll: 300 * time.Millisecond, Limit: 6 * time.Minute, Keep: keep,
-		Artefacts: filepath.Join(cache, "seaway", "e2e", "artefacts"),
+		Artefacts: filepath.Join(conf.Cache, "artefacts"),
 	}
 	if e.Slack, err = strconv.ParseFloat(cmp.Or(os.Getenv("SEAWAY_SLACK"), "4"), 64); err != nil || e.Slack < 1 {
 		t.Fatalf("SEAWAY_SLACK=%s: want a number from 1 on", os.Getenv("SEAWAY_SLACK"))

@@ -180,8 +180,8 @@ spec:
       - name: web
         image: %[2]q
         imagePullPolicy: Never
-        command: [/bin/web, serve, -workers, "2", -time, 100ms, -cost, 2ms, -late, %[6]s, -after, %[3]s]
-        resources: {requests: {cpu: 40m, memory: 32Mi%[5]s}, limits: {memory: 128Mi%[5]s}}
+        command: [/bin/web, serve, -workers, "2", -time, 100ms, -cost, %[7]s, -late, %[6]s, -after, %[3]s]
+        resources: {requests: {cpu: "%[8]g", memory: 32Mi%[5]s}, limits: {memory: 128Mi%[5]s}}
         readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1, timeoutSeconds: 3}
 ---
 apiVersion: apps/v1
@@ -201,7 +201,7 @@ kind: Pod
 metadata: {name: load, namespace: shop, labels: {app: load}}
 spec: {hostNetwork: true, nodeName: %[4]s, terminationGracePeriodSeconds: 1, containers: [
   {name: load, image: %[2]q, imagePullPolicy: Never, command: [/bin/web, load, -late, %[6]s, -url, "http://%[1]s:8080/"]}]}
-`, vip, s.image, s.Start, node, rooms, late)
+`, vip, s.image, s.Start, node, rooms, late, Cost, PodCores)
 }
 
 // working waits until requests arrive and Prometheus tells of them.

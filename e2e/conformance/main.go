@@ -79,16 +79,11 @@ func (r *run) all(ctx context.Context, keep bool) (err error) {
 	if r.out, err = filepath.Abs(r.out); err != nil {
 		return err
 	}
-	root, err := stage.FindRoot()
+	conf, err := stage.Config{Out: os.Stdout, Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN")}.Here()
 	if err != nil {
 		return err
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return err
-	}
-	r.stage = stage.New(stage.Config{Root: root, Cache: filepath.Join(cache, "seaway", "e2e"), Out: os.Stdout,
-		Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN")})
+	r.stage = stage.New(conf)
 	_, none := r.stage.Layout(ctx)
 	if errors.Is(none, stage.ErrNoLab) && !keep {
 		defer func() {

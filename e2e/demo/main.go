@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -35,20 +34,12 @@ func run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("real clusters on one machine need root: run this as root")
 	}
-	root, err := stage.FindRoot()
-	if err != nil {
-		return err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return err
-	}
 	t := &teller{out: os.Stdout, tty: isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "", start: time.Now()}
-	s := stage.New(stage.Config{
-		Root: root, Cache: filepath.Join(cache, "seaway", "e2e"),
-		Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN"), Out: quiet{t},
-	})
-	d := &demo{teller: t, stage: s}
+	conf, err := stage.Config{Out: quiet{t}, Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN")}.Here()
+	if err != nil {
+		return err
+	}
+	d := &demo{teller: t, stage: stage.New(conf)}
 	for _, act := range []func(context.Context) error{d.clusters, d.application, d.join, d.slice, d.answers, d.stranger, d.eavesdrop, d.untouched} {
 		if err := act(ctx); err != nil {
 			return err

@@ -53,6 +53,18 @@ func New(c Config) *Stage {
 	return &Stage{Config: c, kubeconfigs: map[string]string{}}
 }
 
+// Here fills in what every program of the lab needs: the tree that the working directory is in, and a cache beside the user's
+// others.
+func (c Config) Here() (Config, error) {
+	root, err := FindRoot()
+	if err != nil {
+		return c, err
+	}
+	cache, err := os.UserCacheDir()
+	c.Root, c.Cache = root, filepath.Join(cache, "seaway", "e2e")
+	return c, err
+}
+
 // FindRoot finds the tree that the working directory is in.
 func FindRoot() (string, error) {
 	dir, err := os.Getwd()

@@ -12,13 +12,17 @@ import (
 	"seaway.dev/seaway/scale"
 )
 
+// FirstSamples is for how many samples nothing is known better than HPA does: ten minutes of 15 s each (decision 0032 has
+// what other lengths did).
+const FirstSamples = 40
+
 // Rules are the limits. The zero value takes the defaults.
 type Rules struct {
 	Burn     float64       // times the error budget's pace at which HPA's count becomes the floor; 0: 2
 	Stale    time.Duration // age of the newest sample at which nothing is scaled down; 0: 60 s
 	Coverage float64       // share of outcomes that must stay below the forecast's 0.95 quantile; 0: 0.85
 	Cost     float64       // most that may be spent compared with HPA, unless the SLO needs it; 0: 1.05
-	Learning float64       // samples below which HPA's count is taken as it is; 0: 40
+	Learning float64       // samples below which HPA's count is taken as it is; 0: FirstSamples
 	Pin      int           // replicas that a person has set; 0: none
 }
 
@@ -31,7 +35,7 @@ func (r Rules) defaults() Rules {
 	def(&r.Burn, 2)
 	def(&r.Coverage, 0.85)
 	def(&r.Cost, 1.05)
-	def(&r.Learning, 40)
+	def(&r.Learning, FirstSamples)
 	if r.Stale == 0 {
 		r.Stale = time.Minute
 	}

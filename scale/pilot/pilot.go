@@ -169,7 +169,7 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 			rules.Cost = 1.2
 		}
 		v = s.Guard.Judge(w, p.terms, rules)
-		if rules.Pin == 0 && s.Guard.Samples >= 40 && !p.opts.Learner {
+		if rules.Pin == 0 && s.Guard.Samples >= guard.FirstSamples && !p.opts.Learner {
 			v.Pods = p.whole(v.Pods)
 		}
 	}

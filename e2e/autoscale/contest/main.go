@@ -76,21 +76,16 @@ func (c *contest) all(ctx context.Context, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	root, err := stage.FindRoot()
+	conf, err := stage.Config{Out: os.Stdout, Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN")}.Here()
 	if err != nil {
 		return err
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return err
-	}
-	c.stage = stage.New(stage.Config{Root: root, Cache: filepath.Join(cache, "seaway", "e2e"), Out: os.Stdout,
-		Seaway: os.Getenv("SEAWAY_BIN"), Lab: os.Getenv("SEAWAY_LAB_BIN")})
+	c.stage = stage.New(conf)
 	if err := c.stage.Build(ctx); err != nil {
 		return err
 	}
 	if _, err := c.stage.Layout(ctx); errors.Is(err, stage.ErrNoLab) {
-		config := filepath.Join(root, "e2e", "autoscale", "lab.yaml")
+		config := filepath.Join(conf.Root, "e2e", "autoscale", "lab.yaml")
 		if _, _, err := c.stage.Runner.Run(ctx, stage.Command{Args: []string{c.stage.Lab, "up", "--config", config}, Live: os.Stdout}); err != nil {
 			return err
 		}

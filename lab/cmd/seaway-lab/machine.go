@@ -79,9 +79,7 @@ func (o *options) onMachines(names []string, what string, first func(machine.Mac
 	defer unlock()
 	for _, m := range ms {
 		if first != nil {
-			if err := first(m); err != nil {
-				return err
-			}
+			_ = first(m) // what is in its way is in do's way, too
 		}
 	}
 	for _, m := range ms {
