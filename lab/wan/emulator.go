@@ -130,6 +130,7 @@ func (w worker) serve(c net.Conn) {
 }
 
 func (w worker) apply(want map[int]Quality) error {
+	runtime.GOMAXPROCS(runtime.NumCPU() + max(len(want), len(w.queues))) // each queue's thread keeps one while it waits
 	for n, q := range want {
 		if have := w.queues[n]; have != nil {
 			have.set(q)
