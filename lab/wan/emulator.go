@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ const (
 	socketFile  = "wan.sock"
 	logFile     = "wan.log"
 	workerFlag  = "--worker"
+
+	garbage = 256 << 20
 )
 
 // request to the emulator and its reply, one JSON document each.
@@ -52,11 +55,11 @@ func Emulate(ctx context.Context, dir state.Dir, worker bool) error {
 	if err := state.AwaitRecord(); err != nil {
 		return err
 	}
-	// The worker and all its threads inherit this thread's priority: packets must
-	// not wait for a busy host's other work. Best effort; without the privilege
-	// the emulator is only less precise.
+	// The worker's threads inherit this thread's slack. The one that matters is the
+	// Go runtime's monitor: with threads that wait in system calls it looks at them
+	// every 20 µs, which took half a core. Late by milliseconds it costs nothing.
 	runtime.LockOSThread()
-	_ = realTime()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(5*time.Millisecond), 0, 0, 0)
 	for ctx.Err() == nil {
 		cmd := exec.Command(state.Self, EmulatorCommand, "--state", string(dir), workerFlag)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -71,10 +74,11 @@ func Emulate(ctx context.Context, dir state.Dir, worker bool) error {
 	return nil
 }
 
-// realTime gives the calling thread, and what it starts, precedence over all
-// ordinary work. The kernel still keeps a share of the time for the others.
+// realTime gives the calling thread, and no other, precedence over all ordinary
+// work. A runtime whose own threads have it can bring a machine of two cores to a
+// stand: two of them spin for a third that then never runs.
 func realTime() error {
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10}, 0)
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10, Flags: unix.SCHED_FLAG_RESET_ON_FORK}, 0)
 }
 
 // worker of the emulator.
@@ -84,6 +88,8 @@ type worker struct {
 }
 
 func work(ctx context.Context, dir state.Dir) error {
+	debug.SetGCPercent(-1) // a collection stops all queues, and there is little garbage
+	debug.SetMemoryLimit(garbage)
 	w := worker{log: slog.Default(), queues: map[int]*queue{}}
 	t, err := Load(dir)
 	if err != nil {
@@ -130,7 +136,9 @@ func (w worker) serve(c net.Conn) {
 }
 
 func (w worker) apply(want map[int]Quality) error {
-	runtime.GOMAXPROCS(runtime.NumCPU() + max(len(want), len(w.queues))) // each queue's thread keeps one while it waits
+	// Each queue's thread finds a processor of the runtime's when it wakes, whatever
+	// the others wait for: nobody needs the monitor, which is late.
+	runtime.GOMAXPROCS(runtime.NumCPU() + max(len(want), len(w.queues)))
 	for n, q := range want {
 		if have := w.queues[n]; have != nil {
 			have.set(q)

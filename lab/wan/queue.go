@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -162,8 +161,10 @@ func (w *queue) run() {
 	defer close(w.done)
 	defer unix.Close(w.wake)
 	defer unix.Close(w.socket)
-	// The default slack of 50 µs would be added to every wait.
+	// The slack would be added to every wait, and packets must not wait for a busy
+	// host's other work. Best effort: without the privilege it is only less precise.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	_ = realTime()
 	buf := make([]byte, 1<<16)
 	for {
 		w.await()
@@ -175,10 +176,7 @@ func (w *queue) run() {
 	}
 }
 
-// await sleeps until a packet comes, one is due, or somebody pokes. It is a raw system call: each time Go's scheduler is told
-// of one that blocks, its monitor looks every 20 µs for a millisecond who might need the processor, at this program's
-// real-time priority. That was half a core for 1,500 packets a second. The price is that a waiting thread keeps one of
-// GOMAXPROCS, see [worker.apply]; whoever stops the world interrupts it by a signal.
+// await sleeps until a packet comes, one is due, or somebody pokes.
 func (w *queue) await() {
 	w.mu.Lock()
 	due, any := w.sched.next()
@@ -188,9 +186,8 @@ func (w *queue) await() {
 		t := unix.NsecToTimespec(max(0, int64(due-time.Since(w.start))))
 		timeout = &t
 	}
-	fds := [...]unix.PollFd{{Fd: int32(w.socket), Events: unix.POLLIN}, {Fd: int32(w.wake), Events: unix.POLLIN}}
-	_, _, err := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), uintptr(len(fds)), uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
-	if err != 0 && err != unix.EINTR {
+	_, err := unix.Ppoll([]unix.PollFd{{Fd: int32(w.socket), Events: unix.POLLIN}, {Fd: int32(w.wake), Events: unix.POLLIN}}, timeout, nil)
+	if err != nil && !errors.Is(err, unix.EINTR) {
 		w.log.Error("poll", "error", err)
 	}
 }
