@@ -88,32 +88,21 @@ func (k *Kernel) bury(slice string, ns *netns.NS, addrs []netip.Addr) flow.Ended
 	return ended
 }
 
-// end ends what the slice's pods have open to addresses that are gone. Who talks to these addresses themselves comes first: the
-// sockets say so. Who does by a service's address is known to conntrack, whose table may be long.
-func (k *Kernel) end(slice string, ns *netns.NS, gone map[netip.Addr]bool) (flow.Ended, error) {
-	all, err := k.endSockets(slice, ns, gone, nil)
-	flows, unknown := flow.Forget(ns, gone)
-	if len(flows) == 0 {
-		return all, errors.Join(err, unknown)
-	}
-	n, more := k.endSockets(slice, ns, nil, flows)
-	all.TCP, all.UDP = all.TCP+n.TCP, all.UDP+n.UDP
-	return all, errors.Join(err, unknown, more)
-}
-
-func (k *Kernel) endSockets(slice string, ns *netns.NS, gone map[netip.Addr]bool, flows flow.Flows) (all flow.Ended, err error) {
+// end ends what the slice's pods have open to addresses that are gone. Sockets come first, for somebody waits there;
+// conntrack's table may be long.
+func (k *Kernel) end(slice string, ns *netns.NS, gone map[netip.Addr]bool) (all flow.Ended, err error) {
 	var errs []error
 	for key, in := range k.inside {
 		if !strings.HasPrefix(key, slice+" ") {
 			continue
 		}
-		n, err := flow.End(ns, in.ns, in.addrs, gone, flows)
+		n, err := flow.End(ns, in.ns, in.addrs, gone)
 		all.TCP, all.UDP = all.TCP+n.TCP, all.UDP+n.UDP
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pod %s: %w", in.pod, err))
 		}
 	}
-	return all, errors.Join(errs...)
+	return all, errors.Join(append(errs, flow.Forget(ns, gone))...)
 }
 
 // inside is a pod's namespace, held beside the finder's so that Steer needs to ask nobody.

@@ -343,7 +343,7 @@ func (sw *Switch) note(nb *neighbor, now time.Duration) {
 	}
 	if state != r.State || path != r.Path || matters {
 		if state != r.State && (state == fleet.ReachDown || r.State == fleet.ReachDown) {
-			sw.log.Info("reach", "node", nb.ID, "state", state, "was", r.State)
+			sw.log.Info("reach", "node", nb.ID, "state", state, "was", r.State, "account", nb.pair.Account(now))
 		}
 		r.State, r.Path, r.RTT, r.Loss = state, path, rtt, loss
 		nb.reportAt = now
