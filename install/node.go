@@ -11,8 +11,7 @@ import (
 )
 
 // The two pods that run on each node. The agent decides nothing and can be replaced at any time; the tunnel holds the
-// WireGuard sessions and is replaced only when somebody deletes its pod (OnDelete), so that an upgrade of Seaway does
-// not stop traffic.
+// WireGuard sessions, so its successor is started beside it, waits for the node's lock, and takes over within a blink.
 
 func agent(o MemberOptions) client.Object {
 	both := corev1.MountPropagationBidirectional
@@ -74,7 +73,11 @@ func tunnel(o MemberOptions) client.Object {
 	char := corev1.HostPathCharDev
 	pod.Volumes = []corev1.Volume{hostDir("run", "/run/seaway"), hostDir("state", "/var/lib/seaway"),
 		{Name: "tun", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/dev/net/tun", Type: &char}}}}
-	return daemonSet(TunnelRole, pod, appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType})
+	none, one := intstr.FromInt32(0), intstr.FromInt32(1)
+	set := daemonSet(TunnelRole, pod, appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType,
+		RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxUnavailable: &none, MaxSurge: &one}})
+	set.Spec.MinReadySeconds = 3 // whose successor dies young is not replaced on the next node
+	return set
 }
 
 // nodePod is a pod in the node's own network that runs on every node and is evicted last.

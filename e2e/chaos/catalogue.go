@@ -158,7 +158,7 @@ var Catalogue = []Fault{
 		Control: []string{"far.stream resets sum >= 1"}},
 	{Name: "rolling-upgrade", Tells: "every component is rolled, one after the other: connections live",
 		Inject: lines(restart("daemonset/seaway-agent"),
-			[]string{"in c1,c2,c3 kubectl delete pods -n seaway-system -l app.kubernetes.io/name=seaway-tunnel", "in c1,c2,c3 kubectl wait --for=condition=Ready pods --all -n seaway-system --timeout=120s"},
+			restart("daemonset/seaway-tunnel"),
 			restart("deployment/seaway-controller"),
 			[]string{"in hub kubectl rollout restart deployment/seaway-hub -n seaway-system", "in hub kubectl rollout status deployment/seaway-hub -n seaway-system --timeout=120s"}),
 		Watch: 5 * time.Second, Expect: []string{slice + " resets sum = 0", "far.stream,third.stream gap p99 <= 1500ms", streams + " stuck sum = 0"}},
