@@ -263,6 +263,31 @@ func TestRealLossIsAlwaysSeen(t *testing.T) {
 	t.Logf("slowest of 200: %v", slowest)
 }
 
+// TestSlowWitnesses: ways on standby whose answers vary by tens of milliseconds, as they do on a busy machine, do not keep a
+// node alive that died.
+func TestSlowWitnesses(t *testing.T) {
+	var total time.Duration
+	const deaths = 50
+	for seed := range uint64(deaths) {
+		n := usual(seed)
+		for _, w := range []string{"near", "far"} {
+			n.links[w].jitter = [2]time.Duration{60 * ms, 60 * ms}
+		}
+		n.run(30*time.Second + time.Duration(n.rng.Int64N(int64(time.Second))))
+		n.ends[1].asleep = true
+		at, other := n.now, n.ends[0]
+		for other.downs == 0 && n.now < at+3*time.Second {
+			n.run(n.now + 5*ms)
+		}
+		total += n.now - at
+	}
+	if mean := total / deaths; mean > 650*ms {
+		t.Errorf("a node's death was known after %v on average, want 650 ms at most", mean)
+	} else {
+		t.Logf("known after %v on average", mean)
+	}
+}
+
 // TestCost: a quiet pair asks so seldom that it stays below 20 kbit/s, both directions and all ways together.
 func TestCost(t *testing.T) {
 	n := usual(1)

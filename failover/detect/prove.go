@@ -88,9 +88,11 @@ func (p *Pair) suspect(now time.Duration) {
 	if !silent {
 		return
 	}
-	patience := time.Duration(0)
+	patience := time.Second
 	for _, w := range p.ways {
-		patience = max(patience, w.patience())
+		if w.State != Fresh {
+			patience = min(patience, w.patience()) // its first message goes by the way in use, or what was best
+		}
 	}
 	p.check, p.checked, p.checks = true, now, p.checks+1
 	p.verdictAt = now + patience + shakingTakes
