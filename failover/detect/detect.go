@@ -314,7 +314,7 @@ func (p *Pair) judge(i int, now time.Duration) {
 			}
 		}
 	case Doubt:
-		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, mostSpread)+p.cfg.DeadAfter+p.noise
+		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.cfg.DeadAfter+p.noise
 		if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
 			lost, after = 2*lost, 2*after
 		}

@@ -263,7 +263,7 @@ func TestRealLossIsAlwaysSeen(t *testing.T) {
 	t.Logf("slowest of 200: %v", slowest)
 }
 
-// TestSlowWitnesses: ways on standby whose answers vary by tens of milliseconds, as they do on a busy machine, do not keep a
+// TestSlowWitnesses: ways on standby whose answers vary by 0.2 s, as they do on a machine that was just very busy, do not keep a
 // node alive that died.
 func TestSlowWitnesses(t *testing.T) {
 	var total time.Duration
@@ -271,7 +271,7 @@ func TestSlowWitnesses(t *testing.T) {
 	for seed := range uint64(deaths) {
 		n := usual(seed)
 		for _, w := range []string{"near", "far"} {
-			n.links[w].jitter = [2]time.Duration{60 * ms, 60 * ms}
+			n.links[w].jitter = [2]time.Duration{200 * ms, 200 * ms}
 		}
 		n.run(30*time.Second + time.Duration(n.rng.Int64N(int64(time.Second))))
 		n.ends[1].asleep = true
@@ -281,8 +281,8 @@ func TestSlowWitnesses(t *testing.T) {
 		}
 		total += n.now - at
 	}
-	if mean := total / deaths; mean > 650*ms {
-		t.Errorf("a node's death was known after %v on average, want 650 ms at most", mean)
+	if mean := total / deaths; mean > 900*ms {
+		t.Errorf("a node's death was known after %v on average, want 900 ms at most", mean)
 	} else {
 		t.Logf("known after %v on average", mean)
 	}

@@ -52,10 +52,7 @@ type ask struct {
 	late   bool // counted as lost; its answer may still come
 }
 
-const (
-	maxAsks    = 256
-	mostSpread = 100 * time.Millisecond // what a verdict waits for the sake of answers that vary
-)
+const maxAsks = 256
 
 // Seen returns when there was last evidence that the way works in both directions.
 func (w *Way) Seen() time.Duration { return w.seen }
@@ -63,17 +60,12 @@ func (w *Way) Seen() time.Duration { return w.seen }
 // Lost returns how many asks in a row were not answered in time.
 func (w *Way) Lost() int { return w.lost }
 
-// patience is how long an answer may take before it counts as lost. Doubt has less of it: ways on standby are measured so seldom
-// that a busy machine gives them deviations of 60 ms, and a node that died was mourned by them for half a second too long.
+// patience is how long an answer may take before it counts as lost.
 func (w *Way) patience() time.Duration {
 	if w.n == 0 {
 		return 150 * time.Millisecond
 	}
-	spread := max(4*w.Var, 20*time.Millisecond)
-	if w.State == Doubt || w.State == Dead {
-		spread = min(spread, mostSpread)
-	}
-	return min(w.RTT+spread+5*time.Millisecond, time.Second)
+	return min(w.RTT+max(4*w.Var, 20*time.Millisecond)+5*time.Millisecond, time.Second)
 }
 
 // steady tells whether data come so steadily that their absence says something before the next ask does.
