@@ -71,7 +71,7 @@ func ready(o client.Object) (have, want int32, current bool) {
 	case *appsv1.Deployment:
 		return min(o.Status.AvailableReplicas, o.Status.UpdatedReplicas), *o.Spec.Replicas, o.Status.ObservedGeneration >= o.Generation
 	case *appsv1.DaemonSet:
-		return o.Status.NumberAvailable, o.Status.DesiredNumberScheduled, o.Status.ObservedGeneration >= o.Generation
+		return o.Status.NumberReady, o.Status.DesiredNumberScheduled, o.Status.ObservedGeneration >= o.Generation
 	}
 	return 0, 1, false
 }
