@@ -14,19 +14,20 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"seaway.dev/seaway/api/v1alpha1"
-	"seaway.dev/seaway/kube"
 	record1 "seaway.dev/seaway/scale/record"
 )
 
@@ -56,10 +57,23 @@ func newCluster(t *testing.T, spec func(*v1alpha1.AutoscalerSpec)) *cluster {
 	}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}}
 	c := &cluster{t: t, events: record.NewFakeRecorder(1000)}
-	c.client = fake.NewClientBuilder().WithScheme(kube.Scheme()).WithObjects(web, as, node).WithStatusSubresource(&v1alpha1.Autoscaler{}, &corev1.Pod{}).Build()
+	c.client = fake.NewClientBuilder().WithScheme(few(t)).WithObjects(web, as, node).WithStatusSubresource(&v1alpha1.Autoscaler{}, &corev1.Pod{}).Build()
 	c.steady(100)
 	c.restart()
 	return c
+}
+
+// few is a scheme with the kinds that the role meets: the fake walks through all kinds at each write.
+func few(t *testing.T) *runtime.Scheme {
+	s := runtime.NewScheme()
+	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Pod{}, &corev1.PodList{}, &corev1.Node{}, &corev1.NodeList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
+	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, autoscalingv1.AddToScheme, autoscalingv2.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
 }
 
 // restart is a new process.

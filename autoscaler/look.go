@@ -22,6 +22,8 @@ import (
 // world is what the cluster says of a target now.
 type world struct {
 	replicas, ready, nodes int
+	placed                 int     // pods that have a node
+	memory                 float64 // bytes that one pod requests, 0: none
 	rollout                bool
 	starts                 []scale.Start
 	version                string
@@ -69,12 +71,20 @@ func (t *target) look(ctx context.Context, now time.Time) (*world, error) {
 // count tells ready pods, and starts that have ended since the last look.
 func (t *target) count(now time.Time, w *world, pods []corev1.Pod, nodes map[string]*corev1.Node) {
 	first := t.seen == nil
+	if len(pods) > 0 {
+		for _, c := range pods[0].Spec.Containers {
+			w.memory += c.Resources.Requests.Memory().AsApproximateFloat64()
+		}
+	}
 	seen := make(map[types.UID]bool, len(pods))
 	for i := range pods {
 		p := &pods[i]
 		s, ok := startOf(p, nodes[p.Spec.NodeName])
 		if ok && p.DeletionTimestamp == nil {
 			w.ready++
+		}
+		if p.DeletionTimestamp == nil && p.Spec.NodeName != "" {
+			w.placed++
 		}
 		if !ok && !t.seen[p.UID] {
 			continue

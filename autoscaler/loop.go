@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"seaway.dev/seaway/api/v1alpha1"
+	"seaway.dev/seaway/fleet"
 )
 
 // loop steps every target once a round. It implements manager.Runnable; only the leader runs it.
@@ -27,6 +28,13 @@ type loop struct {
 	targets map[types.NamespacedName]*target
 	leads   atomic.Bool
 	pulse   pulse
+
+	heard   heard  // of other clusters, as read from version
+	heardAs string // of the ConfigMap
+	room    room   // on the nodes, at
+	roomAt  time.Time
+	said    []fleet.Scaling // to them, at
+	saidAt  time.Time
 }
 
 // echo lets a replica that does not lead know what is wanted, from what the leader tells in the Autoscalers' status, so
@@ -116,6 +124,7 @@ func (l *loop) round(ctx context.Context, now time.Time) {
 		l.log.Warn("cannot list Autoscalers", "err", err)
 		return
 	}
+	l.hearWords(ctx, now, list.Items)
 	seen := map[types.NamespacedName]bool{}
 	var group errgroup.Group
 	group.SetLimit(16)
@@ -144,6 +153,7 @@ func (l *loop) round(ctx context.Context, now time.Time) {
 			l.wishes.forget(key)
 		}
 	}
+	l.say(ctx, now)
 }
 
 // keepAll writes down what every target has learnt, before the role ends.

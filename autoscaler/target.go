@@ -46,6 +46,7 @@ type target struct {
 	records    []string
 	owes       bool // an HPA, since this is no longer in charge
 	charged    bool // with the replicas, by this process
+	across     across
 }
 
 // outcome is what one step found, for the status.
@@ -54,7 +55,7 @@ type outcome struct {
 	mode, modeWhy   string
 	replicas        int
 	wants, hpa      int
-	why             string
+	why, place      string
 }
 
 // complaint is a reason with its text and its mend.
@@ -70,7 +71,9 @@ func complain(reason, format string, args ...any) *complaint {
 // step looks, decides and acts once.
 func (t *target) step(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler) {
 	o := outcome{mode: string(as.Spec.Mode)}
+	t.across.word = nil
 	if err := t.try(ctx, now, as, &o); err != nil {
+		t.across.word = nil // who cannot do its share promises none
 		c, ok := err.(*complaint)
 		if !ok {
 			c = complain("ClusterUnreachable", "%v. Next: it is tried again every second", err)
@@ -94,10 +97,10 @@ func (t *target) try(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	}
 	o.replicas = w.replicas
 	if as.Spec.Mode == v1alpha1.ModeOff {
-		o.why = "switched off: the HPA is in charge"
+		o.why, t.across = "switched off: the HPA is in charge", across{}
 		return t.handBack(ctx)
 	}
-	in := scale.Input{Now: now, Starts: w.starts, Replicas: w.replicas, Ready: w.ready, Nodes: w.nodes, Rollout: w.rollout, Announced: events(as)}
+	in := scale.Input{Now: now, Starts: w.starts, Replicas: t.current(w), Ready: w.ready, Nodes: w.nodes, Rollout: w.rollout, Announced: events(as)}
 	reading, trouble := t.loop.read(ctx, as.Spec.Metrics)
 	if trouble == nil {
 		if s, ok := t.sample(now, reading, w); ok {
@@ -108,7 +111,8 @@ func (t *target) try(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	d := t.pilot.Decide(in)
 	t.loop.meters.decided(t.key, time.Since(begun))
 	mode, why := t.mode(now, as)
-	o.mode, o.modeWhy, o.wants, o.hpa, o.why = string(mode), why, d.Replicas, t.pilot.HPA(), d.Why
+	t.divide(now, as, mode, w, trouble == nil && !math.IsNaN(reading.rate) && !w.rollout, &d)
+	o.mode, o.modeWhy, o.wants, o.hpa, o.why, o.place = string(mode), why, d.Replicas, t.pilot.HPA(), d.Why, t.across.text
 	t.loop.wishes.set(t.key, d.Replicas)
 	if err := t.act(ctx, now, as, mode, w, d); err != nil {
 		return err
@@ -235,7 +239,9 @@ func (t *target) act(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	t.charged = true
 	// Who takes charge has not seen what those who ordered the pods had seen: they are not given back at first sight.
 	if took && d.Replicas < w.replicas {
-		t.pilot.Adopt(now, w.replicas)
+		if t.across.plan == nil { // else the total is kept
+			t.pilot.Adopt(now, w.replicas)
+		}
 		return nil
 	}
 	if d.Replicas == w.replicas {
@@ -250,7 +256,7 @@ func (t *target) act(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 		return fmt.Errorf("scale %s: %w", as.Spec.Target.Name, err)
 	}
 	t.told.replicas = d.Replicas
-	t.recordAction(as)
+	t.recordAction(as, w.replicas, d)
 	return nil
 }
 

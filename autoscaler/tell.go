@@ -14,6 +14,7 @@ import (
 
 	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/kube"
+	"seaway.dev/seaway/scale"
 	"seaway.dev/seaway/scale/pilot"
 )
 
@@ -23,8 +24,13 @@ const (
 )
 
 // recordAction explains an action: event, metric, record.
-func (t *target) recordAction(as *v1alpha1.Autoscaler) {
+func (t *target) recordAction(as *v1alpha1.Autoscaler, from int, d scale.Decision) {
 	r := t.pilot.Record()
+	if r.From, r.To = from, d.Replicas; t.across.plan != nil {
+		if s, ok := t.across.plan.Of(t.loop.heard.Cluster); ok {
+			r.Place, r.Why, r.Rail = t.across.plan, s.Why, ""
+		}
+	}
 	reason := "ScaledUp"
 	if r.To < r.From {
 		reason = "ScaledDown"
@@ -53,7 +59,7 @@ func (t *target) tell(ctx context.Context, now time.Time, as *v1alpha1.Autoscale
 	before := as.DeepCopy()
 	s := &as.Status
 	s.ObservedGeneration, s.Mode, s.ModeWhy = as.Generation, v1alpha1.AutoscalerMode(o.mode), o.modeWhy
-	s.Replicas, s.Wants, s.HPA, s.Why, s.Records = int32(o.replicas), int32(o.wants), int32(o.hpa), o.why, t.records
+	s.Replicas, s.Wants, s.HPA, s.Why, s.Place, s.Records = int32(o.replicas), int32(o.wants), int32(o.hpa), o.why, o.place, t.records
 	c := metav1.Condition{Type: v1alpha1.AutoscalerReady, Status: metav1.ConditionTrue, Reason: "Scaling", Message: "target and metrics are seen", ObservedGeneration: as.Generation}
 	if o.reason != "" {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, o.reason, o.message

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,8 @@ func sample() *fleet.Bulletin {
 			Endpoints: []fleet.Endpoint{{Cluster: "c1", Node: "n1", Pod: "web-0", Ready: true,
 				Addrs: []netip.Addr{a("10.77.1.1")}, Ports: map[string]uint16{"http": 8080}}},
 		}},
+		Scaling: []fleet.Scaling{{Slice: "pay", Namespace: "shop", Name: "web", Wants: 4, Needs: 3, Pods: 4, Ready: 4, Min: 1, Max: 9,
+			Room: 5, Soon: 8 * time.Second, Late: 2 * time.Minute, Price: 0.04, Beat: 7}},
 	}
 }
 
@@ -125,7 +128,18 @@ func TestCheckLeavesOutLies(t *testing.T) {
 		"endpoint elsewhere":       {func(b *fleet.Bulletin) { b.Exports[0].Endpoints[0].Addrs = addrs("10.77.2.1") }, "blocks"},
 		"endpoint of another":      {func(b *fleet.Bulletin) { b.Exports[0].Endpoints[0].Cluster = "c2" }, "malformed"},
 		"port zero":                {func(b *fleet.Bulletin) { b.Exports[0].Ports[0].Port = 0 }, "ports"},
-		"labels too long":          {func(b *fleet.Bulletin) { b.Pods[0].Labels = map[string]string{"a": strings.Repeat("x", 40<<10)} }, "labels"},
+		"scaling by nobody":        {func(b *fleet.Bulletin) { b.Scaling[0].Name = "../x" }, "scaling"},
+		"scaling twice":            {func(b *fleet.Bulletin) { b.Scaling = append(b.Scaling, b.Scaling[0]) }, "twice"},
+		"scaling below nothing":    {func(b *fleet.Bulletin) { b.Scaling[0].Ready = -1 }, "cannot be"},
+		"scaling to the sky":       {func(b *fleet.Bulletin) { b.Scaling[0].Wants = 1 << 40 }, "cannot be"},
+		"scaling of too many": {func(b *fleet.Bulletin) {
+			for i := range fleet.MaxScaling {
+				s := b.Scaling[0]
+				s.Name = "web-" + strconv.Itoa(i)
+				b.Scaling = append(b.Scaling, s)
+			}
+		}, "limit 100"},
+		"labels too long": {func(b *fleet.Bulletin) { b.Pods[0].Labels = map[string]string{"a": strings.Repeat("x", 40<<10)} }, "labels"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := sample()

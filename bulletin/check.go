@@ -51,6 +51,7 @@ func Check(b *fleet.Bulletin, owner string, all []fleet.Slice) (*fleet.Bulletin,
 	out.Nodes = c.nodes(b.Nodes)
 	out.Pods = c.pods(b.Pods)
 	out.Exports = c.exports(b.Exports)
+	out.Scaling = c.scaling(b.Scaling)
 	out.Networks, out.Needed = nil, nil // what the hub makes of them counts
 	return &out, c.refused, nil
 }
@@ -289,6 +290,7 @@ func Recheck(b *fleet.Bulletin, owner string, all []fleet.Slice, old, believed *
 	if out.Exports = c.reexport(b.Exports, old.Exports, believed.Exports); out.Exports == nil {
 		out.Exports = c.exports(b.Exports)
 	}
+	out.Scaling = c.scaling(b.Scaling)
 	out.Networks, out.Needed = nil, nil
 	return &out, c.refused, nil
 }

@@ -59,6 +59,17 @@ func (b *board) hear(fn func(bulletins map[string]*fleet.Bulletin) bool) {
 	}
 }
 
+// say changes nothing but what this cluster's autoscaler says.
+func (b *board) say(words []fleet.Scaling) {
+	b.mu.Lock()
+	changed := !slices.Equal(b.facts.Scaling, words)
+	b.facts.Scaling = words
+	b.mu.Unlock()
+	if changed {
+		b.touch()
+	}
+}
+
 // touch has the loop look again.
 func (b *board) touch() {
 	select {

@@ -44,6 +44,7 @@ type leader struct {
 	marks    *marks
 	memory   *memory
 	status   *statusBoard
+	scaling  *scaling
 	meters   *meters
 	epoch    uint64
 
@@ -93,6 +94,7 @@ func assemble(cfg Config, c client.Client, events record.EventRecorder) *leader 
 	l.marks = newMarks(c, events, cfg.Log, l.meters.marks)
 	l.memory = newMemory(c, cfg.Namespace, cfg.Log)
 	l.status = newStatusBoard(l)
+	l.scaling = newScaling(l)
 	return l
 }
 
@@ -132,6 +134,7 @@ func (l *leader) Start(ctx context.Context) error {
 	run("conditions", l.marks.run)
 	run("memory", l.memory.run)
 	run("status", l.status.run)
+	run("scaling", l.scaling.run)
 	run("certificate", tls.run)
 	run("hub", l.runHub)
 	run("bulletins", l.carry.run)
@@ -242,6 +245,7 @@ func (l *leader) turn(now time.Time) time.Time {
 	}
 	l.memory.offer(f)
 	l.status.offer(f, r, problems)
+	l.scaling.offer(r)
 	if f.Leaving {
 		select {
 		case l.leaving <- struct{}{}:

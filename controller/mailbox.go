@@ -217,8 +217,8 @@ func (m *mailbox) pace() time.Duration {
 
 func sameForHub(a, b *fleet.Bulletin) bool {
 	x, y := *a, *b
-	x.Rev, x.Epoch, x.Pods, x.Exports = 0, 0, nil, nil
-	y.Rev, y.Epoch, y.Pods, y.Exports = 0, 0, nil, nil
+	x.Rev, x.Epoch, x.Pods, x.Exports, x.Scaling = 0, 0, nil, nil, nil
+	y.Rev, y.Epoch, y.Pods, y.Exports, y.Scaling = 0, 0, nil, nil, nil
 	return reflect.DeepEqual(&x, &y)
 }
 

@@ -160,7 +160,8 @@ func (c *cli) explainAutoscalerCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "autoscaler NAME", Short: "Show why a workload has its replicas", Args: cobra.ExactArgs(1),
 		Long: `Show the newest actions of an Autoscaler: what it saw and how old that was, what it expected, which
-start delays it planned with, what bound it, and what an HPA would have done.`,
+start delays it planned with, what bound it, and what an HPA would have done. Where clusters divide
+their pods (spec.across), it shows how, with each cluster's delays, price and reason.`,
 		Example: "  seaway explain autoscaler web -n shop\n  seaway explain autoscaler web -n shop --last 5 -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := c.connect()
@@ -210,6 +211,9 @@ func (c *cli) tellRecords(as *v1alpha1.Autoscaler, recs []record.Record) error {
 		fmt.Fprintf(w, " (%s)", s.ModeWhy)
 	}
 	fmt.Fprintf(w, "\nNow:\t%s\n", s.Why)
+	if s.Place != "" && s.Place != s.Why {
+		fmt.Fprintf(w, "Clusters:\t%s\n", s.Place)
+	}
 	if r := meta.FindStatusCondition(s.Conditions, v1alpha1.AutoscalerReady); r != nil && r.Status != "True" {
 		fmt.Fprintf(w, "%s:\t%s\n", r.Reason, r.Message)
 	}

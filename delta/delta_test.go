@@ -24,6 +24,7 @@ func (w world) bulletin(old *fleet.Bulletin) *fleet.Bulletin {
 	b := *old
 	b.Rev++
 	b.Region = fmt.Sprint(w.r.IntN(2))
+	b.Scaling = []fleet.Scaling{{Slice: "pay", Namespace: "shop", Name: "web", Wants: w.r.IntN(3)}}
 	b.Pods, b.Exports, b.Nodes = slices.Clone(old.Pods), slices.Clone(old.Exports), slices.Clone(old.Nodes)
 	for range w.r.IntN(4) {
 		name := fmt.Sprintf("p%d", w.r.IntN(12))

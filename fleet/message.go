@@ -38,6 +38,8 @@ type Bulletin struct {
 	// Needed are addresses that every pod of the cluster must reach by its own network: the API server's and DNS's
 	// service addresses. No other cluster's pod network may hold them. Only the hub reads them.
 	Needed []netip.Addr `json:"needed,omitempty"`
+	// Scaling is what the cluster's autoscaler says of workloads that it divides with others, sorted; MaxScaling at most.
+	Scaling []Scaling `json:"scaling,omitempty"`
 }
 
 // BulletinDelta is what changed in a bulletin since its Rev was Base. Lists hold what is new or different; the Gone

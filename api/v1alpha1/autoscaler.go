@@ -24,6 +24,14 @@ const (
 	ModeFull    AutoscalerMode = "Full"    // sets the replicas
 )
 
+// AutoscalerAcross says with whom an autoscaler divides its pods.
+//
+// +kubebuilder:validation:Enum=Slice
+type AutoscalerAcross string
+
+// AcrossSlice is with the Autoscalers of the same namespace and name in the other clusters of the namespace's slice.
+const AcrossSlice AutoscalerAcross = "Slice"
+
 // Autoscaler scales one workload: ahead of its load, within its SLO, for as little money as that takes.
 //
 // +kubebuilder:object:root=true
@@ -37,6 +45,7 @@ const (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.why`,priority=1
+// +kubebuilder:printcolumn:name="Place",type=string,JSONPath=`.status.place`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 52",message="an Autoscaler's name has 52 characters at most, for its own objects are named after it"
 type Autoscaler struct {
@@ -88,6 +97,12 @@ type AutoscalerSpec struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	Pin *int32 `json:"pin,omitempty"`
+	// Across divides the pods with the Autoscalers of the same namespace and name in the other clusters of the namespace's
+	// slice that say so, too: the next pod is put where it is ready soonest or, when there is no hurry, where it is cheapest.
+	// It needs mode Full, and a service whose clients are spread over the slice. Min and Max bound this cluster's pods, and
+	// what it asks of the others. Empty: each cluster covers its own load.
+	// +optional
+	Across AutoscalerAcross `json:"across,omitempty"`
 	// HPATarget is the CPU utilisation, in percent, of the HPA that is the yardstick and the fallback. 0 means 70.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -214,6 +229,9 @@ type AutoscalerStatus struct {
 	// Why is what decided the count.
 	// +optional
 	Why string `json:"why,omitempty"`
+	// Place is how the pods are divided between the clusters of the slice, and why; empty if they are not.
+	// +optional
+	Place string `json:"place,omitempty"`
 	// Records explain the newest actions, the newest first, as JSON.
 	// +optional
 	// +listType=atomic

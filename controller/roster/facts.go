@@ -56,12 +56,13 @@ type Facts struct {
 	Named      bool                               // Services are known: worked out once, or remembered
 	Leases     map[string]map[string][]netip.Addr // slice → key → addresses, as far as they are written down
 	Leaving    bool
+	Scaling    []fleet.Scaling // what this cluster's autoscaler says, without slices
 
 	Reports   map[string]*fleet.Report   // by node; seeded with what was last known
 	Heard     map[string]bool            // nodes whose report is their own and not a seed
 	Bulletins map[string]*fleet.Bulletin // of the other clusters, as received
 
-	// Here counts the changes of everything but Bulletins, Exports, Services and Named: what these are changed by is what
+	// Here counts the changes of everything but Bulletins, Exports, Services, Named and Scaling: what these are changed by is what
 	// happens all the time in a large fleet. 0: nobody counts.
 	Here uint64
 }

@@ -61,6 +61,9 @@ func (h *hearing) step() {
 		f.Bulletins[name] = h.change(f.Bulletins[name])
 	}
 	if h.r.IntN(4) == 0 {
+		f.Scaling = []fleet.Scaling{{Namespace: []string{"shop", "elsewhere"}[h.r.IntN(2)], Name: "web", Wants: h.r.IntN(3)}}
+	}
+	if h.r.IntN(4) == 0 {
 		f.Services = append(slices.Clone(f.Services), fleet.Service{Namespace: "shop", Name: fmt.Sprint("s", h.r.IntN(99))})
 	}
 }
@@ -70,7 +73,7 @@ func (h *hearing) change(old *fleet.Bulletin) *fleet.Bulletin {
 	b.Rev++
 	block := b.Pods[0].Addrs[0].As4()[2]
 	for range 1 + h.r.IntN(2) {
-		switch h.r.IntN(7) {
+		switch h.r.IntN(8) {
 		case 0:
 			b.Pods = slices.Clone(b.Pods)
 			b.Pods[h.r.IntN(len(b.Pods))].Ready = h.r.IntN(2) == 0
@@ -95,6 +98,8 @@ func (h *hearing) change(old *fleet.Bulletin) *fleet.Bulletin {
 			}
 		case 5:
 			b.Exports = append(slices.Clone(b.Exports), fleet.Export{Namespace: "shop", Name: fmt.Sprint("e", h.r.IntN(4)), Slice: "pay"})
+		case 7:
+			b.Scaling = []fleet.Scaling{{Slice: []string{"pay", "ops"}[h.r.IntN(2)], Namespace: "shop", Name: "web", Wants: h.r.IntN(4) - 1}}
 		case 6:
 			if len(b.Exports) == 0 {
 				continue
@@ -150,6 +155,7 @@ func TestNextIsNew(t *testing.T) {
 				"bulletin": {next.Bulletin(), whole.Bulletin()}, "problems": {next.Problems(), whole.Problems()},
 				"footprint": {next.Footprint(), whole.Footprint()}, "pods' states": {next.PodStates(nil), whole.PodStates(nil)},
 				"others": {others, wantOthers}, "lies": {lies, wantLies}, "slices": {next.Slices(), whole.Slices()},
+				"scaling": {next.Scaling(), whole.Scaling()},
 			} {
 				if !reflect.DeepEqual(pair[0], pair[1]) {
 					t.Fatalf("seed %d, step %d: %s\n%+v\nwant\n%+v", seed, step, what, pair[0], pair[1])

@@ -36,7 +36,7 @@ func (r *Roster) Bulletin() *fleet.Bulletin {
 	}
 	b.Networks, b.Needed = r.ownNetworks(), r.needed()
 	if !r.f.Leaving {
-		b.Exports = r.f.Exports
+		b.Exports, b.Scaling = r.f.Exports, r.scaling()
 	}
 	return b
 }

@@ -80,6 +80,18 @@ type Pilot struct {
 	shadow *hpa.Shadow
 	record record.Record
 	known  known
+	demand Demand
+}
+
+// Demand is what the last decision was about, before anything was kept for later.
+type Demand struct {
+	Wants int     // pods that the policy and its guard want
+	Needs int     // pods that the load of this moment needs
+	Load  float64 // of this moment, in cores; 0: unknown
+	// Soon is how long a pod takes for which there is room, Late with a new node: beyond the median, as planned with.
+	// Starts is how many starts stand behind Soon.
+	Soon, Late time.Duration
+	Starts     float64
 }
 
 // known is what the delays say, until more is known of them.
@@ -136,6 +148,9 @@ func New(t scale.Terms, o Options) *Pilot {
 	return p
 }
 
+// Demand is what the last decision was about; its zero value before the first.
+func (p *Pilot) Demand() Demand { return p.demand }
+
 // Name implements scale.Policy.
 func (p *Pilot) Name() string { return p.opts.Name }
 
@@ -173,6 +188,7 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 			v.Pods = p.whole(v.Pods)
 		}
 	}
+	p.demand = Demand{Wants: v.Pods, Needs: pl.need, Load: pl.load, Soon: pl.podLead, Late: pl.nodeLead, Starts: p.delays().pod.Starts}
 	if p.opts.Learner {
 		if held := min(s.Keep.Hold(in.Now.Unix(), v.Pods, 300), in.Replicas); held > v.Pods && v.Rail != "" && p.opts.Rules.Pin == 0 {
 			v.Pods = held // a rail must not make the count flutter

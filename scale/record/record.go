@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"seaway.dev/seaway/scale/place"
 )
 
 // Record explains one decision.
@@ -39,7 +41,8 @@ type Record struct {
 	BadWith    float64            `json:"badWith"`    // expected share of requests
 	BadWithout float64            `json:"badWithout"` // were the replicas left as they are
 	BadHPA     float64            `json:"badHPA"`
-	Arm        string             `json:"arm,omitempty"` // what the learner has chosen
+	Arm        string             `json:"arm,omitempty"`   // what the learner has chosen
+	Place      *place.Plan        `json:"place,omitempty"` // how the pods are divided between clusters; nil: they are not
 }
 
 // String is the record in one line.
@@ -48,6 +51,9 @@ func (r Record) String() string {
 		r.From, r.To, r.Why, r.Rate, r.Expect, r.High, time.Duration(r.Horizon*float64(time.Second)).Round(time.Second), r.HPA)
 	if r.Rail != "" {
 		s += "; guard: " + r.Rail
+	}
+	if r.Place != nil {
+		s += "; " + r.Place.String()
 	}
 	return s
 }
@@ -86,6 +92,9 @@ func (r Record) Lines() [][2]string {
 	}...)
 	if r.Arm != "" {
 		out = append(out, [2]string{"Learner", r.Arm})
+	}
+	if r.Place != nil {
+		out = append(out, r.Place.Lines()...)
 	}
 	return out
 }

@@ -1,0 +1,429 @@
+package autoscaler
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"seaway.dev/seaway/api/v1alpha1"
+	"seaway.dev/seaway/fleet"
+	"seaway.dev/seaway/hub/place"
+	"seaway.dev/seaway/scale/pilot"
+	placement "seaway.dev/seaway/scale/place"
+	record1 "seaway.dev/seaway/scale/record"
+)
+
+// member is a cluster of the slice whose pods take their time: eight seconds where a node has room, two minutes where a
+// node of four has to be made first.
+type member struct {
+	*cluster
+	name  string
+	pods  []*madePod // oldest first
+	nodes []int      // for how many pods each takes
+	made  int
+	mute  bool // nobody hears it
+	still bool // it does nothing, though it speaks
+}
+
+type madePod struct {
+	object *corev1.Pod
+	at     time.Time
+	node   int // -1: none yet
+	ready  bool
+}
+
+// fleetOf are clusters whose clients are spread evenly over all ready pods.
+type fleetOf struct {
+	t       *testing.T
+	members []*member
+	rate    float64
+	sticky  bool // half of the clients of each stay with it
+}
+
+func newFleet(t *testing.T, rate float64, members ...*member) *fleetOf {
+	f := &fleetOf{t: t, rate: rate, members: members}
+	for _, m := range members {
+		m.say = func() (reading, error) { return f.read(m), nil }
+		if err := m.client.DeleteAllOf(t.Context(), &corev1.Node{}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range m.nodes {
+			m.addNode(i)
+		}
+		for range m.replicas() {
+			m.addPod(-time.Minute)
+		}
+		m.grow()
+	}
+	return f
+}
+
+func newMember(t *testing.T, name, price string, nodes ...int) *member {
+	return &member{name: name, nodes: nodes, cluster: newCluster(t, func(s *v1alpha1.AutoscalerSpec) {
+		q := resource.MustParse(price)
+		s.Across, s.Price.PodHour = v1alpha1.AcrossSlice, &q
+	})}
+}
+
+func (m *member) ready() (n int) {
+	for _, p := range m.pods {
+		if p.ready {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *fleetOf) ready() (n int) {
+	for _, m := range f.members {
+		n += m.ready()
+	}
+	return n
+}
+
+// read is what m's Prometheus says. A request takes 20 core-ms, so a pod serves fifty a second.
+func (f *fleetOf) read(m *member) reading {
+	rate := f.rate * float64(m.ready()) / math.Max(1, float64(f.ready()))
+	if f.sticky {
+		rate = f.rate / float64(len(f.members))
+	}
+	busy := math.Min(rate*0.02, float64(m.ready()))
+	return reading{rate: rate, busy: busy, bad: math.Max(0, rate-busy/0.02), inFlight: math.NaN()}
+}
+
+func (m *member) addNode(i int) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("n", i), CreationTimestamp: metav1.Now()}, Status: corev1.NodeStatus{
+		Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		Allocatable: corev1.ResourceList{corev1.ResourceCPU: *resource.NewQuantity(int64(m.nodes[i]), resource.DecimalSI),
+			corev1.ResourcePods: resource.MustParse("110"), corev1.ResourceMemory: resource.MustParse("64Gi")}}}
+	if err := m.client.Create(m.t.Context(), n); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *member) addPod(age time.Duration) {
+	m.made++
+	at := time.Now().Add(age)
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint("web-", m.made), UID: types.UID(fmt.Sprint(m.made)),
+		Labels: map[string]string{"app": "web"}, CreationTimestamp: metav1.NewTime(at)},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web:1", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}}}}}}
+	if err := m.client.Create(m.t.Context(), p); err != nil {
+		m.t.Fatal(err)
+	}
+	m.pods = append(m.pods, &madePod{object: p, at: at, node: -1})
+}
+
+// grow does what the cluster's own controllers, scheduler and kubelets do.
+func (m *member) grow() {
+	for len(m.pods) < m.replicas() {
+		m.addPod(0)
+	}
+	for len(m.pods) > m.replicas() {
+		last := m.pods[len(m.pods)-1]
+		m.pods = m.pods[:len(m.pods)-1]
+		if err := m.client.Delete(m.t.Context(), last.object); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	used := make([]int, len(m.nodes))
+	for _, p := range m.pods {
+		if p.node >= 0 {
+			used[p.node]++
+		}
+	}
+	for _, p := range m.pods {
+		for i := 0; p.node < 0 && i < len(m.nodes); i++ {
+			if used[i] < m.nodes[i] {
+				used[i]++
+				p.node = i
+				m.put(p)
+			}
+		}
+		if p.node < 0 && time.Since(p.at) >= 2*time.Minute {
+			m.nodes, used = append(m.nodes, 4), append(used, 1)
+			p.node = len(m.nodes) - 1
+			m.addNode(p.node)
+			m.put(p)
+		}
+		if p.node >= 0 && !p.ready && time.Since(p.at) >= 8*time.Second {
+			p.ready = true
+			m.put(p)
+		}
+	}
+}
+
+func (m *member) put(p *madePod) {
+	p.object.Spec.NodeName = fmt.Sprint("n", p.node)
+	p.object.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}}
+	if p.ready {
+		p.object.Status.Conditions = append(p.object.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()})
+	}
+	for _, write := range []func(context.Context, client.Object) error{
+		func(ctx context.Context, o client.Object) error {
+			c := o.DeepCopyObject().(client.Object)
+			return m.client.Update(ctx, c)
+		},
+		func(ctx context.Context, o client.Object) error {
+			c := o.DeepCopyObject().(*corev1.Pod)
+			c.ResourceVersion = ""
+			return m.client.Status().Update(ctx, c)
+		},
+	} {
+		p.object.ResourceVersion = ""
+		if err := write(m.t.Context(), p.object); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// relay does what the controllers do: everybody hears what everybody says.
+func (f *fleetOf) relay() {
+	said := map[string][]fleet.Scaling{}
+	for _, m := range f.members {
+		cm := &corev1.ConfigMap{}
+		if err := m.client.Get(f.t.Context(), client.ObjectKey{Namespace: place.System, Name: place.ScalingSaid}, cm); err != nil || m.mute {
+			continue
+		}
+		var words []fleet.Scaling
+		if err := json.Unmarshal([]byte(cm.Data[place.ScalingKey]), &words); err != nil {
+			f.t.Fatal(err)
+		}
+		said[m.name] = words
+	}
+	for _, m := range f.members {
+		if m.mute {
+			continue
+		}
+		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: place.System, Name: place.ScalingHeard}}
+		if err := m.client.Get(f.t.Context(), client.ObjectKeyFromObject(cm), cm); err != nil {
+			if err := m.client.Create(f.t.Context(), cm); err != nil {
+				f.t.Fatal(err)
+			}
+		}
+		h := place.Heard{Cluster: m.name, Words: map[string][]fleet.Scaling{}}
+		for name, words := range said {
+			if name != m.name {
+				h.Words[name] = words
+			}
+		}
+		if f.muted() {
+			continue // who is silent is not unsaid: the last word stands
+		}
+		text, _ := json.Marshal(h)
+		if cm.Data[place.ScalingKey] == string(text) {
+			continue
+		}
+		cm.Data = map[string]string{place.ScalingKey: string(text)}
+		if err := m.client.Update(f.t.Context(), cm); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func (f *fleetOf) muted() bool {
+	for _, m := range f.members {
+		if m.mute {
+			return true
+		}
+	}
+	return false
+}
+
+// pass lets d go by.
+func (f *fleetOf) pass(d, each time.Duration) {
+	for range int(d / each) {
+		for _, m := range f.members {
+			before := m.replicas()
+			m.loop.round(f.t.Context(), time.Now())
+			if m.still {
+				f.reset(m, before)
+			}
+			m.grow()
+		}
+		f.relay()
+		time.Sleep(each)
+	}
+}
+
+// reset undoes what a member's role did.
+func (f *fleetOf) reset(m *member, n int) {
+	d := m.loop.targets[webKey].object()
+	if err := m.client.Get(f.t.Context(), webKey, d); err != nil {
+		f.t.Fatal(err)
+	}
+	if m.replicas() != n {
+		if err := m.client.Patch(f.t.Context(), d, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n))); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func (f *fleetOf) tell(when string) {
+	for _, m := range f.members {
+		f.t.Logf("%s: %s has %d (%d ready): %s", when, m.name, m.replicas(), m.ready(), m.get().Status.Place)
+	}
+}
+
+// TestJumpGoesWhereItIsReadySoonest: c1 is cheap and its nodes are full, c2 is dear and has room. A jump is placed in c2,
+// and explained; in calm the pods are in c1 again, and never are fewer ready than the load needs.
+func TestJumpGoesWhereItIsReadySoonest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "3", 40)
+		f := newFleet(t, 200, c1, c2)
+		f.pass(4*time.Minute, 10*time.Second)
+		f.tell("before")
+		before1, before2 := c1.replicas(), c2.replicas()
+		if before1+before2 < 5 || c2.get().Status.Place == "" {
+			t.Fatalf("%d and %d pods", before1, before2)
+		}
+		f.rate = 500
+		f.pass(10*time.Second, time.Second)
+		f.tell("10 s after the jump")
+		if c1.replicas() != before1 || c2.replicas() < before2+3 {
+			t.Fatalf("c1 from %d to %d, c2 from %d to %d pods", before1, c1.replicas(), before2, c2.replicas())
+		}
+		f.pass(20*time.Second, time.Second)
+		if n := f.ready(); n < 10 {
+			t.Errorf("%d pods ready for 10 cores of load half a minute after the jump", n)
+		}
+		var r record1.Record
+		if err := json.Unmarshal([]byte(c2.get().Status.Records[0]), &r); err != nil || r.Place == nil || len(r.Place.Shares) != 2 || r.Why != "soonest" {
+			t.Errorf("record %s: %v", c2.get().Status.Records[0], err)
+		}
+		if text := r.String(); !strings.Contains(text, "soonest in") || !strings.Contains(text, "c1") {
+			t.Errorf("said: %s", text)
+		}
+		atJump := c2.replicas()
+		for range 6 {
+			f.pass(6*time.Minute, 20*time.Second)
+			if n := f.ready(); n < 10 {
+				f.tell("too few")
+				t.Fatalf("%d pods ready for 10 cores of load", n)
+			}
+		}
+		f.tell("in calm")
+		if c2.replicas() >= atJump/2 || c1.replicas() <= before1 {
+			t.Errorf("in calm c1 has %d pods, c2 %d; after the jump %d", c1.replicas(), c2.replicas(), atJump)
+		}
+	})
+}
+
+// TestWhoIsSilentIsCountedOut: c1's nodes are full and c2 has room, so c2 takes c1's jump; when nothing is heard of c2 any
+// more, c1 covers itself, and c2 what it serves. With the words back they divide again.
+func TestWhoIsSilentIsCountedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
+		f := newFleet(t, 200, c1, c2)
+		f.sticky = true
+		f.pass(4*time.Minute, 10*time.Second)
+		before := c1.replicas()
+		c2.mute = true
+		f.pass(30*time.Second, 3*time.Second)
+		f.rate = 500
+		f.pass(12*time.Second, time.Second)
+		f.tell("silent")
+		if c1.replicas() < before+2 || !strings.Contains(c1.get().Status.Place, "c2 counted out: it is silent") {
+			t.Errorf("c1 had %d pods, has %d: %s", before, c1.replicas(), c1.get().Status.Place)
+		}
+		if c2.replicas() < 5 {
+			t.Errorf("c2 has %d pods: it does not cover itself", c2.replicas())
+		}
+		c2.mute = false
+		f.pass(6*time.Second, time.Second)
+		if !strings.Contains(c1.get().Status.Place, "c2 ") || strings.Contains(c1.get().Status.Place, "counted out") {
+			t.Errorf("heard again: %s", c1.get().Status.Place)
+		}
+	})
+}
+
+// TestWhoDoesNothingIsCountedOut: c2 speaks, and orders nothing.
+func TestWhoDoesNothingIsCountedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
+		f := newFleet(t, 200, c1, c2)
+		f.pass(4*time.Minute, 10*time.Second)
+		before := c1.replicas()
+		c2.still = true
+		f.rate = 500
+		f.pass(8*time.Second, time.Second)
+		if n := c1.replicas(); n > 5 {
+			t.Errorf("c1, which has room for 4, had %d pods and has %d before c2 was given its time", before, n)
+		}
+		f.pass(22*time.Second, time.Second)
+		f.tell("still")
+		if c1.replicas() < 7 || !strings.Contains(c1.get().Status.Place, "c2 counted out: it was asked for pods and orders none") {
+			t.Errorf("c1 had %d pods, has %d: %s", before, c1.replicas(), c1.get().Status.Place)
+		}
+	})
+}
+
+// TestWhoOrdersIsNotDeaf: c2 is asked for more all the time. As long as it orders some it is counted in.
+func TestWhoOrdersIsNotDeaf(t *testing.T) {
+	a, now := across{}, time.Unix(1e9, 0)
+	has := 4
+	for second := range 60 {
+		if second < 40 && second%4 == 0 {
+			has++
+		}
+		set(&a.beats, "c2", beat{count: second})
+		plan := placement.Plan{Total: 30, Shares: []placement.Share{{Cluster: "c1"}, {Cluster: "c2", Was: has, Pods: 20, Why: placement.Soonest}}}
+		a.follow(now, &plan, &world{}, pilot.Demand{})
+		if deaf := now.Before(a.deaf["c2"]); deaf != (second >= 46) {
+			t.Fatalf("second %d: counted out: %v", second, deaf)
+		}
+		now = now.Add(time.Second)
+	}
+}
+
+// TestLoadThatStaysHome: clients stay with their own cluster. c1's jump is placed in c2, which helps nobody: after a minute
+// c1 covers itself.
+func TestLoadThatStaysHome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
+		f := newFleet(t, 200, c1, c2)
+		f.sticky = true
+		f.pass(4*time.Minute, 10*time.Second)
+		f.rate = 500
+		f.pass(30*time.Second, time.Second)
+		f.tell("jump")
+		f.pass(4*time.Minute, 5*time.Second)
+		f.tell("later")
+		if c1.ready() < 5 || !strings.Contains(c1.get().Status.Place, "its load does not go to others' pods") {
+			t.Errorf("c1 has %d pods ready for 5 cores of load: %s", c1.ready(), c1.get().Status.Place)
+		}
+	})
+}
+
+// TestAcrossIsAsked: without spec.across nothing is said, and words that lie about change nothing.
+func TestAcrossIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
+		c1.set(func(as *v1alpha1.Autoscaler) { as.Spec.Across = "" })
+		f := newFleet(t, 200, c1, c2)
+		f.pass(4*time.Minute, 10*time.Second)
+		cm := &corev1.ConfigMap{}
+		if err := c1.client.Get(t.Context(), client.ObjectKey{Namespace: place.System, Name: place.ScalingSaid}, cm); err == nil {
+			t.Errorf("c1 says %v", cm.Data)
+		}
+		before := c1.replicas()
+		f.rate = 500
+		f.pass(10*time.Second, time.Second)
+		if s := c1.get().Status; c1.replicas() <= before || s.Place != "" {
+			t.Errorf("c1 had %d pods, has %d: %q", before, c1.replicas(), s.Place)
+		}
+		if s := c2.get().Status; strings.Contains(s.Place, "c1") {
+			t.Errorf("c2 divides with c1, which does not: %q", s.Place)
+		}
+	})
+}
