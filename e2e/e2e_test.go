@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"seaway.dev/seaway/e2e/chaos"
 	"seaway.dev/seaway/e2e/stage"
 	"seaway.dev/seaway/e2e/story"
 )
@@ -57,6 +58,14 @@ func TestStory(t *testing.T) {
 	}
 	e.Book, e.Commit = os.Getenv("BOOK"), cmp.Or(os.Getenv("COMMIT"), "unknown")
 	e.Vars = map[string]string{"RUNS": cmp.Or(os.Getenv("RUNS"), "1"), "FAULTS": cmp.Or(os.Getenv("FAULTS"), "short")}
+	if _, err := chaos.Find(strings.Split(e.Vars["FAULTS"], ",")); err != nil { // now, and not after two minutes
+		t.Fatalf("FAULTS: %v", err)
+	}
+	if e.Book != "" {
+		if _, err := chaos.OpenBook(e.Book, e.Commit); err != nil {
+			t.Fatal(err)
+		}
+	}
 	e.Vars["HOLD"] = cmp.Or(os.Getenv("HOLD"), "0s")
 	e.Vars["RESTARTS"] = cmp.Or(os.Getenv("RUNS"), "2")
 	n, _ := strconv.Atoi(e.Vars["RESTARTS"]) // of no number it is said below
