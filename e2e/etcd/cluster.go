@@ -120,7 +120,7 @@ spec:
       terminationGracePeriodSeconds: 1
       nodeSelector: {kubernetes.io/hostname: %[5]sn1}
       containers:
-      - {name: etcd, image: %[3]q, imagePullPolicy: Never, command: [/bin/sh, -c, %[6]q], volumeMounts: [{name: data, mountPath: /data}]}
+      - {name: etcd, image: %[3]q, imagePullPolicy: Never, command: [/bin/sh, -c, %[6]q], resources: {requests: {cpu: %[9]s}}, volumeMounts: [{name: data, mountPath: /data}]}
       volumes: [{name: data, emptyDir: {}}]
 ---
 apiVersion: v1
@@ -133,10 +133,10 @@ spec:
       preferredDuringSchedulingIgnoredDuringExecution:
       - {weight: 100, preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: NotIn, values: [%[5]sn1]}]}}
   containers:
-  - {name: load, image: %[3]q, imagePullPolicy: Never, command: [/bin/sh, -c, %[7]q], volumeMounts: [{name: logs, mountPath: /logs}]}
+  - {name: load, image: %[3]q, imagePullPolicy: Never, command: [/bin/sh, -c, %[7]q], resources: {requests: {cpu: %[10]s}}, volumeMounts: [{name: logs, mountPath: /logs}]}
   - {name: stale, image: %[3]q, imagePullPolicy: Never, command: [/bin/sh, -c, %[8]q], volumeMounts: [{name: logs, mountPath: /logs}]}
   volumes: [{name: logs, hostPath: {path: %[4]s}}]
-`, app, namespace, image, c.logs.Path, cluster, start, "exec "+load, "exec "+stale)
+`, app, namespace, image, c.logs.Path, cluster, start, "exec "+load, "exec "+stale, stage.DatabaseCPU, stage.ProbeCPU)
 }
 
 // read takes what the clients have added to their logs.

@@ -166,6 +166,7 @@ spec:
         image: %[3]s
         imagePullPolicy: Never
         command: [/pg/wait]
+        resources: {requests: {cpu: %[8]s}}
         env: [{name: PATH, value: "/bin:%[7]s/bin"}, {name: TZ, value: UTC}, {name: HOME, value: /data}]
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, emptyDir: {}}]
@@ -180,10 +181,11 @@ spec:
   - name: writer
     image: %[3]s
     imagePullPolicy: Never
+    resources: {requests: {cpu: %[9]s}}
     command: [/bin/writer, -name, %[5]s, -log, /logs/%[5]s.log, %[6]s]
     volumeMounts: [{name: logs, mountPath: /logs}]
   volumes: [{name: logs, hostPath: {path: %[4]s}}]
-`, app, namespace, image, logs, cluster, strings.Join(hosts, ", "), programs)
+`, app, namespace, image, logs, cluster, strings.Join(hosts, ", "), programs, stage.DatabaseCPU, stage.ProbeCPU)
 }
 
 // begin makes the first site the primary and the others its standbys.

@@ -77,9 +77,12 @@ spec:
 	return workload + service
 }
 
-// ProbeCPU is what pods of a story request. Without any they get next to no time on a busy machine, and what they then measure
-// is their own waiting.
-const ProbeCPU = "50m"
+// ProbeCPU is what pods of a story request, and DatabaseCPU what a database's do. Without any they get next to no time on a
+// busy machine, and what is then measured is their own waiting.
+const (
+	ProbeCPU    = "50m"
+	DatabaseCPU = "200m"
+)
 
 func (a App) podSpec(image string) string {
 	var b strings.Builder
