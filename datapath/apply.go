@@ -242,8 +242,7 @@ func (r *run) apply(s *sliceRun) {
 	}
 	done, err := r.k.rules(s.Slice, s.ns)
 	r.result.Ops += done.Ops
-	r.result.Ended.TCP += done.Ended.TCP
-	r.result.Ended.UDP += done.Ended.UDP
+	r.result.Ended.Add(done.Ended)
 	if err != nil {
 		s.err = err
 		return

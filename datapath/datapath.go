@@ -66,7 +66,7 @@ type Kernel struct {
 	steering sync.Mutex            // held for milliseconds; taken after mu
 	memos    map[uint64]*nft.Memo  // by the namespace's inode
 	newest   map[string]plan.Slice // the newest plan of each slice that was applied or steered by
-	inside   map[string]inside     // by slice and pod UID
+	inside   map[string]flow.Pod   // by slice and pod UID; held beside the finder's, so that Steer needs to ask nobody
 
 	changed  func() // see Watch
 	watches  map[string]watch
@@ -105,7 +105,7 @@ func New(cfg Config) *Kernel {
 	k := &Kernel{
 		dir: cfg.NetNSDir, pods: cfg.Sandboxes, log: cfg.Log,
 		states: map[string]*fleet.Attachment{}, asked: map[string]time.Time{}, memos: map[uint64]*nft.Memo{},
-		found: map[string]seen{}, watches: map[string]watch{}, newest: map[string]plan.Slice{}, inside: map[string]inside{},
+		found: map[string]seen{}, watches: map[string]watch{}, newest: map[string]plan.Slice{}, inside: map[string]flow.Pod{},
 	}
 	if k.dir == "" {
 		k.dir = plan.NetNSDir

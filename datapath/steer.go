@@ -23,8 +23,7 @@ type Steered struct {
 
 func (s *Steered) add(o Steered) {
 	s.Ops += o.Ops
-	s.Ended.TCP += o.Ended.TCP
-	s.Ended.UDP += o.Ended.UDP
+	s.Ended.Add(o.Ended)
 }
 
 // Steer applies of a plan what depends on who can be reached: who answers for services, and who is there at all. It does
@@ -65,51 +64,39 @@ func (k *Kernel) rules(s plan.Slice, ns *netns.NS) (Steered, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Ended = k.bury(s.Name, ns, done.Gone)
+	out.Ended = k.bury(s, ns, done.Gone)
 	return out, done.Forget(ns)
 }
 
-// bury ends what talks to hosts that are gone.
-func (k *Kernel) bury(slice string, ns *netns.NS, addrs []netip.Addr) flow.Ended {
+// bury ends what the slice's pods have open to hosts that are gone. Sockets come first, for somebody waits there; conntrack's
+// table may be long.
+func (k *Kernel) bury(s plan.Slice, ns *netns.NS, addrs []netip.Addr) flow.Ended {
 	if len(addrs) == 0 {
 		return flow.Ended{}
 	}
-	gone := make(map[netip.Addr]bool, len(addrs))
-	for _, a := range addrs {
-		gone[a] = true
+	var pods []flow.Pod
+	for key, in := range k.inside {
+		if strings.HasPrefix(key, s.Name+" ") {
+			pods = append(pods, in)
+		}
 	}
-	ended, err := k.end(slice, ns, gone)
-	if err != nil { // the rules stand and refuse whatever is sent; only who is silent waits
-		k.log.Warn("connections to what is gone not all ended", "slice", slice, "err", err)
+	gone := set(addrs)
+	ended, err := flow.End(ns, pods, gone, set(s.Hosts))
+	if err = errors.Join(err, flow.Forget(ns, gone)); err != nil { // the rules stand and refuse whatever is sent; only who is silent waits
+		k.log.Warn("connections to what is gone not all ended", "slice", s.Name, "err", err)
 	}
-	if ended.TCP+ended.UDP > 0 {
-		k.log.Info("connections ended: their peers are gone", "slice", slice, "gone", len(gone), "tcp", ended.TCP, "udp", ended.UDP)
+	if ended != (flow.Ended{}) {
+		k.log.Info("connections ended: their peers are gone", "slice", s.Name, "gone", len(gone), "tcp", ended.TCP, "udp", ended.UDP)
 	}
 	return ended
 }
 
-// end ends what the slice's pods have open to addresses that are gone. Sockets come first, for somebody waits there;
-// conntrack's table may be long.
-func (k *Kernel) end(slice string, ns *netns.NS, gone map[netip.Addr]bool) (all flow.Ended, err error) {
-	var errs []error
-	for key, in := range k.inside {
-		if !strings.HasPrefix(key, slice+" ") {
-			continue
-		}
-		n, err := flow.End(ns, in.ns, in.addrs, gone)
-		all.TCP, all.UDP = all.TCP+n.TCP, all.UDP+n.UDP
-		if err != nil {
-			errs = append(errs, fmt.Errorf("pod %s: %w", in.pod, err))
-		}
+func set(addrs []netip.Addr) map[netip.Addr]bool {
+	in := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		in[a] = true
 	}
-	return all, errors.Join(append(errs, flow.Forget(ns, gone))...)
-}
-
-// inside is a pod's namespace, held beside the finder's so that Steer needs to ask nobody.
-type inside struct {
-	pod   string
-	addrs []netip.Addr
-	ns    *netns.NS
+	return in
 }
 
 // hold keeps the namespaces of the pods that are on slices, and lets go of the others'.
@@ -117,18 +104,18 @@ func (k *Kernel) hold(want []*sliceRun, found pod.Found) {
 	k.steering.Lock()
 	defer k.steering.Unlock()
 	old := k.inside
-	k.inside = make(map[string]inside, len(old))
+	k.inside = make(map[string]flow.Pod, len(old))
 	for _, s := range want {
 		for _, p := range s.pods {
 			key, sb := s.Name+" "+p.PodUID, found.Sandboxes[p.PodUID]
 			if sb == nil {
 				continue
 			}
-			in := inside{pod: p.Namespace + "/" + p.Pod, addrs: p.Addrs, ns: old[key].ns}
-			if in.ns.Same(sb.NS) {
+			in := flow.Pod{Name: p.Namespace + "/" + p.Pod, Addrs: p.Addrs, NS: old[key].NS}
+			if in.NS.Same(sb.NS) {
 				delete(old, key)
 			} else if ns, err := sb.NS.Dup(); err == nil {
-				in.ns = ns
+				in.NS = ns
 			} else {
 				continue // its connections are not ended; the rules refuse them
 			}
@@ -136,7 +123,7 @@ func (k *Kernel) hold(want []*sliceRun, found pod.Found) {
 		}
 	}
 	for _, in := range old {
-		_ = in.ns.Close()
+		_ = in.NS.Close()
 	}
 }
 

@@ -32,11 +32,8 @@ func ctDest(v6 bool) uint16   { return ctSource(v6) + 1 }
 type tracker struct{ c *netlink.Conn }
 
 func track(ns *netns.NS) (tracker, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()})
-	if err != nil {
-		return tracker{}, fmt.Errorf("open conntrack in network namespace %d: %w", ns.Inode(), err)
-	}
-	return tracker{c}, nil
+	c, err := open(ns, unix.NETLINK_NETFILTER, "conntrack")
+	return tracker{c}, err
 }
 
 func (t tracker) close() { _ = t.c.Close() }
@@ -90,33 +87,27 @@ func (t tracker) server(f Flow) (netip.Addr, error) {
 }
 
 // replySource is where the answers of a conntrack entry come from; the zero address if the message does not say.
-func replySource(b []byte, v6 bool) (from netip.Addr) {
+func replySource(b []byte, v6 bool) netip.Addr {
 	if len(b) < 4 {
-		return from
+		return netip.Addr{}
 	}
-	d, err := netlink.NewAttributeDecoder(b[4:])
-	if err != nil {
-		return from
-	}
-	for d.Next() {
-		if d.Type() != ctTupleReply {
-			continue
-		}
-		d.Nested(func(d *netlink.AttributeDecoder) error {
-			for d.Next() {
-				if d.Type() == ctTupleIP {
-					d.Nested(func(d *netlink.AttributeDecoder) error {
-						for d.Next() {
-							if d.Type() == ctSource(v6) {
-								from, _ = netip.AddrFromSlice(d.Bytes())
-							}
-						}
-						return nil
-					})
-				}
-			}
-			return nil
-		})
-	}
+	from, _ := netip.AddrFromSlice(within(b[4:], ctTupleReply, ctTupleIP, ctSource(v6)))
 	return from
+}
+
+// within is the value at a path of nested attributes; nil if it is not there.
+func within(b []byte, path ...uint16) []byte {
+	for _, want := range path {
+		d, err := netlink.NewAttributeDecoder(b)
+		if err != nil {
+			return nil
+		}
+		b = nil
+		for b == nil && d.Next() {
+			if d.Type() == want {
+				b = d.Bytes()
+			}
+		}
+	}
+	return b
 }

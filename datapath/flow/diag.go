@@ -35,11 +35,17 @@ type socket struct {
 type diag struct{ c *netlink.Conn }
 
 func dial(ns *netns.NS) (diag, error) {
-	c, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: ns.FD()})
+	c, err := open(ns, unix.NETLINK_SOCK_DIAG, "sock_diag")
+	return diag{c}, err
+}
+
+// open opens one of the kernel's netlink families in a namespace.
+func open(ns *netns.NS, family int, name string) (*netlink.Conn, error) {
+	c, err := netlink.Dial(family, &netlink.Config{NetNS: ns.FD()})
 	if err != nil {
-		return diag{}, fmt.Errorf("open sock_diag in network namespace %d: %w", ns.Inode(), err)
+		return nil, fmt.Errorf("open %s in network namespace %d: %w", name, ns.Inode(), err)
 	}
-	return diag{c}, nil
+	return c, nil
 }
 
 func (d diag) close() { _ = d.c.Close() }

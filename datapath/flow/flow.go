@@ -1,6 +1,6 @@
 // Package flow ends what still talks to addresses that are gone, so that nobody waits for an answer that will not come.
 //
-//	each pod's          [End]     TCP sockets are destroyed: whoever reads, writes or dials gets ECONNABORTED at once
+//	pods'               [End]     TCP sockets are destroyed: whoever reads, writes or dials gets ECONNABORTED at once
 //	                              (SOCK_DESTROY of Linux's sock_diag); connected UDP sockets get ECONNREFUSED, by the ICMP
 //	                              error that the host would have sent if it were there
 //	slice's namespace   [Forget]  conntrack entries from or to the addresses are deleted, so that what goes to a service
@@ -11,8 +11,10 @@
 package flow
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	vnetlink "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -80,60 +82,106 @@ type Ended struct {
 	TCP, UDP int // sockets
 }
 
-// End ends the sockets of one pod that talk to an address that is gone, be it by a service's address. addrs are the pod's
-// addresses on the slice.
-func End(slice, pod *netns.NS, addrs []netip.Addr, gone map[netip.Addr]bool) (Ended, error) {
+// Add adds what another End did.
+func (n *Ended) Add(o Ended) { n.TCP, n.UDP = n.TCP+o.TCP, n.UDP+o.UDP }
+
+// Pod is a pod on a slice.
+type Pod struct {
+	Name  string // namespace/name, for errors
+	NS    *netns.NS
+	Addrs []netip.Addr // on the slice
+}
+
+// End ends the sockets of a slice's pods that talk to an address that is gone, be it by a service's address: first those that
+// talk to it directly, of all pods, as they are told apart at once. Who talks to one of hosts, which are there, talks to no
+// service, and is not asked about. An error with one socket or pod keeps no other from being told.
+func End(slice *netns.NS, pods []Pod, gone, hosts map[netip.Addr]bool) (Ended, error) {
 	var n Ended
-	own := map[netip.Addr]bool{}
-	for _, a := range addrs {
-		own[a] = true
-	}
-	d, err := dial(pod)
-	if err != nil {
-		return n, err
-	}
-	defer d.close()
-	t, err := track(slice)
-	if err != nil {
-		return n, err
-	}
-	defer t.close()
-	talks := func(f Flow) (bool, error) { // to what is gone
-		if !own[f.Local.Addr()] || gone[f.Remote.Addr()] {
-			return own[f.Local.Addr()], nil
+	var errs []error
+	note := func(p Pod, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pod %s: %w", p.Name, err))
 		}
-		server, err := t.server(f)
-		return gone[server], err
 	}
-	var unreachable []Flow
+	var unsure []talker
+	for _, p := range pods {
+		t, err := listen(p)
+		note(p, err)
+		if t.diag.c == nil {
+			continue
+		}
+		defer t.diag.close()
+		err = n.end(slice, t, func(s socket) (bool, error) { return gone[s.Remote.Addr()], nil })
+		note(p, err)
+		t.sockets = slices.DeleteFunc(t.sockets, func(s socket) bool { return gone[s.Remote.Addr()] || hosts[s.Remote.Addr()] })
+		if len(t.sockets) > 0 {
+			unsure = append(unsure, t)
+		}
+	}
+	if len(unsure) == 0 {
+		return n, errors.Join(errs...)
+	}
+	ct, err := track(slice)
+	if err != nil {
+		return n, errors.Join(append(errs, err)...)
+	}
+	defer ct.close()
+	for _, t := range unsure {
+		note(t.Pod, n.end(slice, t, func(s socket) (bool, error) {
+			server, err := ct.server(s.Flow)
+			return gone[server], err
+		}))
+	}
+	return n, errors.Join(errs...)
+}
+
+// talker is a pod with its sockets on the slice.
+type talker struct {
+	Pod
+	diag    diag
+	sockets []socket
+}
+
+// listen lists a pod's sockets. What it could list before an error counts.
+func listen(p Pod) (t talker, err error) {
+	t.Pod = p
+	if t.diag, err = dial(p.NS); err != nil {
+		return t, err
+	}
+	var errs []error
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			socks, err := d.sockets(family, proto)
-			if err != nil {
-				return n, err
-			}
-			for _, s := range socks {
-				hit, err := talks(s.Flow)
-				if err != nil {
-					return n, err
-				}
-				if !hit {
-					continue
-				}
-				if proto == unix.IPPROTO_UDP {
-					unreachable = append(unreachable, s.Flow)
-					continue
-				}
-				ended, err := d.destroy(s)
-				if err != nil {
-					return n, err
-				}
-				if ended {
-					n.TCP++
+			all, err := t.diag.sockets(family, proto)
+			errs = append(errs, err)
+			for _, s := range all {
+				if slices.Contains(p.Addrs, s.Local.Addr()) {
+					t.sockets = append(t.sockets, s)
 				}
 			}
 		}
 	}
-	n.UDP = len(unreachable)
-	return n, refuse(slice, unreachable)
+	return t, errors.Join(errs...)
+}
+
+// end ends those of a talker's sockets that are hit.
+func (n *Ended) end(slice *netns.NS, t talker, hit func(socket) (bool, error)) error {
+	var errs []error
+	var unreachable []Flow
+	for _, s := range t.sockets {
+		yes, err := hit(s)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case yes && s.Protocol == unix.IPPROTO_UDP:
+			unreachable = append(unreachable, s.Flow)
+		case yes:
+			ended, err := t.diag.destroy(s)
+			errs = append(errs, err)
+			if ended {
+				n.TCP++
+			}
+		}
+	}
+	n.UDP += len(unreachable)
+	return errors.Join(append(errs, refuse(slice, unreachable))...)
 }
