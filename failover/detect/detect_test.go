@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -285,6 +286,20 @@ func TestSlowWitnesses(t *testing.T) {
 		t.Errorf("a node's death was known after %v on average, want 900 ms at most", mean)
 	} else {
 		t.Logf("known after %v on average", mean)
+	}
+}
+
+// TestAccount: the log's line tells of a loss only where there is one.
+func TestAccount(t *testing.T) {
+	n := usual(1)
+	p := n.ends[0].pair
+	if account := p.Account(n.now); strings.Contains(account, "lost") {
+		t.Errorf("all is well: %s", account)
+	}
+	n.ends[1].asleep = true
+	n.run(n.now + time.Second)
+	if account := p.Account(n.now); strings.Count(account, " lost in ") != 3 {
+		t.Errorf("asleep for a second, by three ways: %s", account)
 	}
 }
 

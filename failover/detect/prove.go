@@ -91,7 +91,7 @@ func (p *Pair) suspect(now time.Duration) {
 	patience := time.Second
 	for _, w := range p.ways {
 		if w.State != Fresh {
-			patience = min(patience, w.patience()) // its first message goes by the way in use, or what was best
+			patience = min(patience, w.patience()) // a verdict that waits for the slowest way keeps the dead alive
 		}
 	}
 	p.check, p.checked, p.checks = true, now, p.checks+1

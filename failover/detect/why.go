@@ -100,13 +100,16 @@ func Cluster(nodes []fleet.ReachState) fleet.ReachState {
 	return fleet.ReachGray
 }
 
-// Account tells in numbers what a verdict waited for, for logs: per way how many asks were lost and since when, with the round
-// trip and its deviation, and what was added because this process was late itself, or had used up its asks in doubt.
+// Account tells in numbers what a verdict waited for, for logs: per way the round trip with its deviation, and how many asks
+// were lost since when; and what was added because this process was late itself, or had used up its asks in doubt.
 func (p *Pair) Account(now time.Duration) string {
 	ms := func(d time.Duration) int64 { return d.Milliseconds() }
 	s := fmt.Sprintf("late %d ms, %.0f asks spent", ms(p.noise), p.spent)
 	for _, w := range p.ways {
-		s += fmt.Sprintf("; %s %s: %d lost in %d ms, %d±%d ms", w.Name, w.State, w.lost, ms(now-w.silent), ms(w.RTT), ms(w.Var))
+		s += fmt.Sprintf("; %s %s: %d±%d ms", w.Name, w.State, ms(w.RTT), ms(w.Var))
+		if w.lost > 0 {
+			s += fmt.Sprintf(", %d lost in %d ms", w.lost, ms(now-w.silent))
+		}
 	}
 	return s
 }
