@@ -70,7 +70,7 @@ func ready(o client.Object) (have, want int32, current bool) {
 	switch o := o.(type) {
 	case *appsv1.Deployment:
 		return min(o.Status.AvailableReplicas, o.Status.UpdatedReplicas), *o.Spec.Replicas, o.Status.ObservedGeneration >= o.Generation
-	case *appsv1.DaemonSet:
+	case *appsv1.DaemonSet: // not NumberAvailable: that waits minReadySeconds more, which is the rollout's pace, and not the pods' state
 		return o.Status.NumberReady, o.Status.DesiredNumberScheduled, o.Status.ObservedGeneration >= o.Generation
 	}
 	return 0, 1, false

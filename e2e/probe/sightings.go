@@ -35,7 +35,7 @@ type sightings struct {
 func newSightings() *sightings { return &sightings{marks: map[string]bool{}} }
 
 // sniff looks at every packet that comes in on any link. It waits in Go's poller: a thread that sleeps in the system call
-// makes the runtime's monitor look after it 2,500 times a second, a twentieth of a core in each pod of the lab.
+// makes the runtime's monitor look after it 2,500 times a second, in each pod of the lab.
 func (s *sightings) sniff() error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
 	if err != nil {
