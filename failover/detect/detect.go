@@ -28,46 +28,50 @@ import (
 
 // Config is how fast and how careful a pair is. See [Default].
 type Config struct {
-	Active    time.Duration // between asks on the way in use
-	Standby   time.Duration // between asks on the others
-	Burst     time.Duration // between asks in doubt
-	Bursts    float64       // asks in doubt that may be so close, on all ways together; then they are Active apart
-	Refill    float64       // that come back per second
-	Retry     time.Duration // between asks on a dead way, at first
-	DeadLost  int           // asks lost in a row until a way may be dead
-	DeadAfter time.Duration // silence, from the first of those and beyond the usual round trip, until it is
-	Rise      time.Duration // a node that was down must answer for so long to be up again; doubled each time it falls soon
-	RiseMost  time.Duration // the most that this grows to
-	GrayAfter time.Duration // a way that is worse than usual for so long makes the node gray
-	GrayClear time.Duration // and one that is as usual again for so long, up
+	Active      time.Duration // between asks on the way in use
+	Standby     time.Duration // between asks on the others
+	Burst       time.Duration // between asks in doubt
+	Bursts      float64       // asks in doubt that may be so close, on all ways together; then they are Active apart
+	Refill      float64       // that come back per second
+	Retry       time.Duration // between asks on a dead way, at first
+	DeadLost    int           // asks lost in a row until a way may be dead
+	DeadAfter   time.Duration // silence, from the first of those and beyond the usual round trip, until it is
+	OthersAfter time.Duration // the same for the others once one is dead, until the node is down
+	Rise        time.Duration // a node that was down must answer for so long to be up again; doubled each time it falls soon
+	RiseMost    time.Duration // the most that this grows to
+	GrayAfter   time.Duration // a way that is worse than usual for so long makes the node gray
+	GrayClear   time.Duration // and one that is as usual again for so long, up
 }
 
 // Default suits paths of up to 150 ms. Its cost: 10 asks and 10 answers per second and pair, of 76 bytes each with
 // their headers, are 12 kbit/s, and 2 kbit/s for each way on standby.
 //
 // DeadAfter is the 200 ms by which a path's delay may jump without being taken for a loss, and room for a busy machine.
+// OthersAfter is less, for a path's delay does not jump in the very moment in which another path is lost, unless by what was
+// moved to it; and once one has been given the time, no delay has come to all.
 // DeadLost at 10 % of loss happens once in 10^8 doubts: 30 years of one pair.
 //
 // Bursts is two verdicts on five ways. Without it asks in doubt can keep a machine so busy that answers are late, which is
 // doubt again: fleets of 8 nodes stayed there for good, with 20,000 packets a second (TestMesh).
 func Default() Config {
 	return Config{Active: 100 * time.Millisecond, Standby: 2 * time.Second, Burst: 15 * time.Millisecond, Bursts: 300, Refill: 20, Retry: 250 * time.Millisecond,
-		DeadLost: 8, DeadAfter: 240 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
+		DeadLost: 8, DeadAfter: 240 * time.Millisecond, OthersAfter: 120 * time.Millisecond, Rise: 500 * time.Millisecond, RiseMost: 30 * time.Second,
 		GrayAfter: 2 * time.Second, GrayClear: 5 * time.Second}
 }
 
 const (
-	lateLoop     = 10 * time.Millisecond  // a tick later than this says that this process was not given the time
-	flapMemory   = time.Minute            // a fall within so long of the last one is flapping
-	mostNoise    = 300 * time.Millisecond // that a late tick makes verdicts slower
-	dataIsFresh  = 60 * time.Millisecond  // data heard this recently speak for a way
-	quietFlow    = 30 * time.Millisecond  // a steady flow that stops for so long is asked after, and hedged meanwhile
-	ownPauses    = 30 * time.Millisecond  // who was this late lately takes no pause of a flow for the other end's
-	missedAfter  = 40 * time.Millisecond  // an ask of the other end may come so much later than announced
-	flowIsBusy   = 20 * time.Millisecond  // data this close together are a busy flow
-	flowIsSteady = 5                      // if so many of them come in a row
-	sentLately   = 60 * time.Millisecond  // data sent so lately would be missed if the way were dead
-	maxLifeOfAsk = 2 * time.Second        // later answers are not waited for
+	lateLoop      = 10 * time.Millisecond  // a tick later than this says that this process was not given the time
+	flapMemory    = time.Minute            // a fall within so long of the last one is flapping
+	mostNoise     = 300 * time.Millisecond // that a late tick makes verdicts slower
+	dataIsFresh   = 60 * time.Millisecond  // data heard this recently speak for a way
+	quietFlow     = 30 * time.Millisecond  // a steady flow that stops for so long is asked after, and hedged meanwhile
+	ownPauses     = 30 * time.Millisecond  // who was this late lately takes no pause of a flow for the other end's
+	missedAfter   = 40 * time.Millisecond  // an ask of the other end may come so much later than announced
+	flowIsBusy    = 20 * time.Millisecond  // data this close together are a busy flow
+	flowIsSteady  = 5                      // if so many of them come in a row
+	sentLately    = 60 * time.Millisecond  // data sent so lately would be missed if the way were dead
+	mostDeviation = 100 * time.Millisecond // of answers, that is waited for in doubt
+	maxLifeOfAsk  = 2 * time.Second        // later answers are not waited for
 )
 
 // Pair is what one node holds of another. Times are since any fixed start and never go back. Not for concurrent use.
@@ -314,14 +318,19 @@ func (p *Pair) judge(i int, now time.Duration) {
 			}
 		}
 	case Doubt:
-		lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, 100*time.Millisecond)+p.cfg.DeadAfter+p.noise
-		if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
-			lost, after = 2*lost, 2*after
-		}
-		if w.lost >= lost && now-w.silent >= after {
-			w.State, w.died, w.streak = Dead, now, 0
+		if p.over(w, p.cfg.DeadAfter, now) {
+			w.die(now)
 		}
 	}
+}
+
+// over tells whether a way in doubt has lost so many asks, and been silent for so long beyond its usual round trip, that it is dead.
+func (p *Pair) over(w *Way, slack, now time.Duration) bool {
+	lost, after := p.cfg.DeadLost, w.RTT+min(4*w.Var, mostDeviation)+slack+p.noise
+	if now-w.data < dataIsFresh { // it speaks, but does not hear: or its answers wait behind its data
+		lost, after = 2*lost, 2*after
+	}
+	return w.lost >= lost && now-w.silent >= after
 }
 
 // interval is how often to ask on a way now.
@@ -359,12 +368,16 @@ func (p *Pair) asks(i int, doubt bool, now time.Duration) bool {
 // conclude judges the node by its ways.
 func (p *Pair) conclude(now time.Duration) {
 	works, dead, speaks := 0, 0, false
+	var died time.Duration // the last way that did
 	for _, w := range p.ways {
-		switch w.State {
-		case Alive, Doubt:
+		if w.State == Dead {
+			dead, died = dead+1, max(died, w.died)
+		}
+	}
+	for _, w := range p.ways {
+		given := w.State == Doubt && died > w.silent // another way was given all the time, in this silence
+		if w.State == Alive || w.State == Doubt && !(given && p.over(w, p.cfg.OthersAfter, now)) {
 			works++
-		case Dead:
-			dead++
 		}
 		speaks = speaks || w.data > 0 && now-w.data < p.cfg.DeadAfter+w.RTT
 	}
@@ -394,8 +407,13 @@ func (p *Pair) conclude(now time.Duration) {
 	}
 }
 
-// fall makes the node down.
+// fall makes the node down, and with it all ways that ever worked.
 func (p *Pair) fall(now time.Duration) {
+	for _, w := range p.ways {
+		if w.State == Doubt {
+			w.die(now)
+		}
+	}
 	p.become(fleet.ReachDown, now)
 	if p.fell > 0 && now-p.fell < flapMemory+p.riseTime() {
 		p.falls++

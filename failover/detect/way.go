@@ -65,7 +65,11 @@ func (w *Way) patience() time.Duration {
 	if w.n == 0 {
 		return 150 * time.Millisecond
 	}
-	return min(w.RTT+max(4*w.Var, 20*time.Millisecond)+5*time.Millisecond, time.Second)
+	dev := max(4*w.Var, 20*time.Millisecond)
+	if w.State == Doubt { // what is asked in doubt is asked so often that one answer which takes longer is not missed
+		dev = min(dev, mostDeviation)
+	}
+	return min(w.RTT+dev+5*time.Millisecond, time.Second)
 }
 
 // steady tells whether data come so steadily that their absence says something before the next ask does.
@@ -152,6 +156,8 @@ func (w *Way) lose(now time.Duration) {
 		}
 	}
 }
+
+func (w *Way) die(now time.Duration) { w.State, w.died, w.streak = Dead, now, 0 }
 
 // excuse moves what is waited for by the time that this process itself lost.
 func (w *Way) excuse(late, now time.Duration) {
