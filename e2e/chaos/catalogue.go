@@ -1,6 +1,9 @@
 package chaos
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Flows, by their names in expectations:
 //
@@ -57,6 +60,16 @@ func wan(what string) []string {
 
 func links(what string) []string {
 	return []string{"lab wan " + what + " c1 c2", "lab wan " + what + " c1 c3", "lab wan " + what + " c2 c3"}
+}
+
+// blips cut each cluster off from everybody for a moment, one after the other, again and again: an hour of it is `make chaos
+// STORY=blips RUNS=50`.
+func blips(times int) []string {
+	var once []string
+	for _, c := range []string{"c1", "c2", "c3"} {
+		once = append(once, "lab wan cut "+c+" all", "wait 100ms", "lab wan heal "+c+" all", "wait 2s")
+	}
+	return slices.Repeat(once, times)
 }
 
 func lines(parts ...[]string) []string {
@@ -132,6 +145,10 @@ var Catalogue = []Fault{
 	{Name: "flapping", Tells: "all links are off and on for 5 s each, twice: damped, and all is well a second after each return",
 		Inject: lines(links("cut"), []string{"wait 5s"}, links("heal"), []string{"wait 5s"}, links("cut"), []string{"wait 5s"}, links("heal")),
 		Watch:  4 * time.Second, Expect: []string{slice + " excess p99 <= 1s", slice + " stuck sum = 0"}, Control: []string{"far.stream gap p50 >= 4s"}},
+	{Name: "blips", Tells: "each cluster is cut off for a moment, thirty times in a minute: nothing breaks, and no verdict flips",
+		Inject: blips(10), Hold: time.Second, Undo: []string{"lab wan heal c1 all", "lab wan heal c2 all", "lab wan heal c3 all"},
+		Expect:  []string{slice + " resets sum = 0", streams + " stuck sum = 0", streams + " excess p99 <= 500ms", "any flips sum = 0"},
+		Control: []string{"far.stream gap p50 >= 100ms"}},
 	{Name: "loss-jitter", Tells: "5 % loss and 50 ms of jitter: slow, and no verdict flips",
 		Inject: wan("--loss 5% --delay 60ms --jitter 50ms"), Hold: 12 * time.Second, Undo: wan("--loss 0% --jitter 0s --delay 10ms"),
 		Expect: []string{slice + " resets sum = 0", "any flips sum = 0"}, Control: []string{"far.udp errors sum >= 1"}},
