@@ -10,7 +10,7 @@ import (
 	"seaway.dev/seaway/scale/decide"
 	"seaway.dev/seaway/scale/guard"
 	"seaway.dev/seaway/scale/pilot"
-	"seaway.dev/seaway/scale/place"
+	"seaway.dev/seaway/scale/placement"
 )
 
 const (
@@ -23,13 +23,13 @@ const (
 )
 
 // across is what a target knows of the other clusters that it divides its pods with. All divide the same words (package
-// place), so what a target makes of their past it says in its own word, too.
+// placement), so what a target makes of their past it says in its own word, too.
 type across struct {
-	plan  *place.Plan    // of the last step; nil: the decision is the pilot's own
-	word  *fleet.Scaling // to be said to the others; nil: nothing
-	text  string         // for the status
-	own   int            // what the pilot decided last
-	share int            // what was made of it, at the time
+	plan  *placement.Plan // of the last step; nil: the decision is the pilot's own
+	word  *fleet.Scaling  // to be said to the others; nil: nothing
+	text  string          // for the status
+	own   int             // what the pilot decided last
+	share int             // what was made of it, at the time
 	at    time.Time
 
 	beats map[string]beat
@@ -85,7 +85,7 @@ func (t *target) divide(now time.Time, as *v1alpha1.Autoscaler, mode guard.Mode,
 	if steady && as.Spec.Pin == nil && demand.Wants > 0 {
 		a.word = a.speak(now, t, w, demand)
 		words := a.words(now, t.loop.heard, t.key.String())
-		plan := place.Divide(words)
+		plan := placement.Divide(words)
 		s, in := plan.Of(t.loop.heard.Cluster)
 		a.follow(now, &plan, w, demand)
 		a.text = plan.String()
@@ -128,8 +128,8 @@ func (a *across) speak(now time.Time, t *target, w *world, d pilot.Demand) *flee
 }
 
 // words are this cluster's and the others', with their ages.
-func (a *across) words(now time.Time, heard heard, key string) []place.Word {
-	out := []place.Word{{Cluster: heard.Cluster, Scaling: *a.word}}
+func (a *across) words(now time.Time, heard heard, key string) []placement.Word {
+	out := []placement.Word{{Cluster: heard.Cluster, Scaling: *a.word}}
 	for cluster, all := range heard.Words {
 		for _, s := range all {
 			if s.Key() != key || cluster == heard.Cluster {
@@ -140,7 +140,7 @@ func (a *across) words(now time.Time, heard heard, key string) []place.Word {
 				b = beat{s.Beat, now, b.count + 1}
 				set(&a.beats, cluster, b)
 			}
-			out = append(out, place.Word{Cluster: cluster, Age: now.Sub(b.at), Deaf: now.Before(a.deaf[cluster]), Scaling: s})
+			out = append(out, placement.Word{Cluster: cluster, Age: now.Sub(b.at), Deaf: now.Before(a.deaf[cluster]), Scaling: s})
 		}
 	}
 	return out
@@ -148,7 +148,7 @@ func (a *across) words(now time.Time, heard heard, key string) []place.Word {
 
 // follow notes what is to be known later: what was wanted in all, who does not do what it is asked for, and whether the
 // load goes where the pods are.
-func (a *across) follow(now time.Time, p *place.Plan, w *world, d pilot.Demand) {
+func (a *across) follow(now time.Time, p *placement.Plan, w *world, d pilot.Demand) {
 	total, was := p.Total, 0
 	for _, s := range p.Shares {
 		if s.Out {
@@ -156,14 +156,14 @@ func (a *across) follow(now time.Time, p *place.Plan, w *world, d pilot.Demand) 
 		}
 		was += s.Was
 		switch at, had := a.moved[s.Cluster]; {
-		case s.Why == place.Cheapest:
+		case s.Why == placement.Cheapest:
 			set(&a.moved, s.Cluster, now)
 			a.tried = now
-		case had && s.Why == place.Returned && now.Sub(at) < 2*moveIn: // the load did not follow: not again for a while
+		case had && s.Why == placement.Returned && now.Sub(at) < 2*moveIn: // the load did not follow: not again for a while
 			a.rose = now.Add(aloneFor - lately)
 		}
 		switch then, asked := a.asked[s.Cluster]; {
-		case s.Pods <= s.Was || s.Why == place.Cheapest: // which is no hurry
+		case s.Pods <= s.Was || s.Why == placement.Cheapest: // which is no hurry
 			delete(a.asked, s.Cluster)
 		case !asked || s.Was > then.pods:
 			set(&a.asked, s.Cluster, ask{now, s.Was, a.beats[s.Cluster].count})

@@ -20,7 +20,7 @@ import (
 	"seaway.dev/seaway/fleet"
 	"seaway.dev/seaway/hub/place"
 	"seaway.dev/seaway/scale/pilot"
-	placement "seaway.dev/seaway/scale/place"
+	"seaway.dev/seaway/scale/placement"
 	record1 "seaway.dev/seaway/scale/record"
 )
 

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"seaway.dev/seaway/scale/place"
+	"seaway.dev/seaway/scale/placement"
 )
 
 // Record explains one decision.
@@ -42,7 +42,7 @@ type Record struct {
 	BadWithout float64            `json:"badWithout"` // were the replicas left as they are
 	BadHPA     float64            `json:"badHPA"`
 	Arm        string             `json:"arm,omitempty"`   // what the learner has chosen
-	Place      *place.Plan        `json:"place,omitempty"` // how the pods are divided between clusters; nil: they are not
+	Place      *placement.Plan    `json:"place,omitempty"` // how the pods are divided between clusters; nil: they are not
 }
 
 // String is the record in one line.

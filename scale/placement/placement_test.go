@@ -1,4 +1,4 @@
-package place_test
+package placement_test
 
 import (
 	"math/rand/v2"
@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"seaway.dev/seaway/fleet"
-	"seaway.dev/seaway/scale/place"
+	"seaway.dev/seaway/scale/placement"
 )
 
 // word is of a cluster with n pods, all ready, that wants n, needs n and is calm; pods take 8 s where there is room for
 // ten more, and two minutes else.
-func word(cluster string, n int, change func(*place.Word)) place.Word {
-	w := place.Word{Cluster: cluster, Scaling: fleet.Scaling{Namespace: "shop", Name: "web", Wants: n, Needs: n, Floor: n, Pods: n, Ready: n, Min: 1, Max: 40,
+func word(cluster string, n int, change func(*placement.Word)) placement.Word {
+	w := placement.Word{Cluster: cluster, Scaling: fleet.Scaling{Namespace: "shop", Name: "web", Wants: n, Needs: n, Floor: n, Pods: n, Ready: n, Min: 1, Max: 40,
 		Room: 10, Soon: 8 * time.Second, Late: 2 * time.Minute, Price: 1, Calm: true}}
 	if change != nil {
 		change(&w)
@@ -24,63 +24,63 @@ func word(cluster string, n int, change func(*place.Word)) place.Word {
 }
 
 func TestDivide(t *testing.T) {
-	jump := func(w *place.Word) { w.Wants, w.Needs, w.Floor, w.Calm = 12, 12, 12, false }
-	full := func(w *place.Word) { jump(w); w.Room = 0 }
-	idle := func(w *place.Word) { w.Needs, w.Floor = 2, 2 }
+	jump := func(w *placement.Word) { w.Wants, w.Needs, w.Floor, w.Calm = 12, 12, 12, false }
+	full := func(w *placement.Word) { jump(w); w.Room = 0 }
+	idle := func(w *placement.Word) { w.Needs, w.Floor = 2, 2 }
 	for name, tc := range map[string]struct {
-		words []place.Word
+		words []placement.Word
 		want  string
 	}{
 		"nobody speaks":       {nil, ""},
-		"alone":               {[]place.Word{word("a", 4, nil)}, "a 4 kept"},
-		"all is well":         {[]place.Word{word("a", 4, nil), word("b", 4, nil)}, "a 4 kept; b 4 kept"},
-		"room at home":        {[]place.Word{word("a", 4, jump), word("b", 4, nil)}, "a 12 soonest; b 4 kept"},
-		"room elsewhere only": {[]place.Word{word("a", 4, full), word("b", 4, nil)}, "a 4 kept; b 12 soonest"},
-		"a little sooner elsewhere": {[]place.Word{word("a", 4, jump), word("b", 4, func(w *place.Word) { w.Soon = 4 * time.Second })},
+		"alone":               {[]placement.Word{word("a", 4, nil)}, "a 4 kept"},
+		"all is well":         {[]placement.Word{word("a", 4, nil), word("b", 4, nil)}, "a 4 kept; b 4 kept"},
+		"room at home":        {[]placement.Word{word("a", 4, jump), word("b", 4, nil)}, "a 12 soonest; b 4 kept"},
+		"room elsewhere only": {[]placement.Word{word("a", 4, full), word("b", 4, nil)}, "a 4 kept; b 12 soonest"},
+		"a little sooner elsewhere": {[]placement.Word{word("a", 4, jump), word("b", 4, func(w *placement.Word) { w.Soon = 4 * time.Second })},
 			"a 12 soonest; b 4 kept"},
-		"room elsewhere for some": {[]place.Word{word("a", 4, full), word("b", 4, func(w *place.Word) { w.Room = 3 })}, "a 9 soonest; b 7 soonest"},
-		"elsewhere is at its max": {[]place.Word{word("a", 4, full), word("b", 4, func(w *place.Word) { w.Max = 5 })}, "a 11 only room; b 5 soonest"},
-		"nobody may":              {[]place.Word{word("a", 4, func(w *place.Word) { jump(w); w.Max = 4 }), word("b", 4, func(w *place.Word) { w.Max = 4 })}, "a 4 kept; b 4 kept"},
-		"elsewhere pods are stuck": {[]place.Word{word("a", 4, full), word("b", 4, func(w *place.Word) { w.Pods, w.Stuck = 12, true })},
+		"room elsewhere for some": {[]placement.Word{word("a", 4, full), word("b", 4, func(w *placement.Word) { w.Room = 3 })}, "a 9 soonest; b 7 soonest"},
+		"elsewhere is at its max": {[]placement.Word{word("a", 4, full), word("b", 4, func(w *placement.Word) { w.Max = 5 })}, "a 11 only room; b 5 soonest"},
+		"nobody may":              {[]placement.Word{word("a", 4, func(w *placement.Word) { jump(w); w.Max = 4 }), word("b", 4, func(w *placement.Word) { w.Max = 4 })}, "a 4 kept; b 4 kept"},
+		"elsewhere pods are stuck": {[]placement.Word{word("a", 4, full), word("b", 4, func(w *placement.Word) { w.Pods, w.Stuck = 12, true })},
 			"a 12 only room; b 12 kept"},
-		"no hurry, cheaper elsewhere": {[]place.Word{word("a", 4, func(w *place.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, nil)}, "a 4 kept; b 6 cheapest"},
-		"hurry, cheaper elsewhere":    {[]place.Word{word("a", 4, func(w *place.Word) { jump(w); w.Price = 2 }), word("b", 4, nil)}, "a 12 soonest; b 4 kept"},
-		"no hurry, cheaper elsewhere but later": {[]place.Word{word("a", 4, func(w *place.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, func(w *place.Word) { w.Room = 0 })},
+		"no hurry, cheaper elsewhere": {[]placement.Word{word("a", 4, func(w *placement.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, nil)}, "a 4 kept; b 6 cheapest"},
+		"hurry, cheaper elsewhere":    {[]placement.Word{word("a", 4, func(w *placement.Word) { jump(w); w.Price = 2 }), word("b", 4, nil)}, "a 12 soonest; b 4 kept"},
+		"no hurry, cheaper elsewhere but later": {[]placement.Word{word("a", 4, func(w *placement.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, func(w *placement.Word) { w.Room = 0 })},
 			"a 6 soonest; b 4 kept"},
-		"calm: a substitute first": {[]place.Word{word("a", 8, func(w *place.Word) { idle(w); w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 5 cheapest"},
-		"… it is not ready": {[]place.Word{word("a", 8, func(w *place.Word) { idle(w); w.Price = 2; w.Kept = 12 }), word("b", 4, func(w *place.Word) { w.Pods = 5 })},
+		"calm: a substitute first": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 5 cheapest"},
+		"… it is not ready": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2; w.Kept = 12 }), word("b", 4, func(w *placement.Word) { w.Pods = 5 })},
 			"a 8 kept; b 5 kept"},
-		"… it is": {[]place.Word{word("a", 8, func(w *place.Word) { idle(w); w.Price = 2; w.Kept = 12 }), word("b", 4, func(w *place.Word) { w.Pods, w.Ready = 5, 5 })},
+		"… it is": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2; w.Kept = 12 }), word("b", 4, func(w *placement.Word) { w.Pods, w.Ready = 5, 5 })},
 			"a 7 given back; b 5 kept"},
-		"… it is, and the load has not followed": {[]place.Word{word("a", 8, func(w *place.Word) { w.Price, w.Moving = 2, true }), word("b", 4, func(w *place.Word) { w.Wants, w.Needs, w.Floor, w.Pods, w.Ready = 4, 4, 4, 5, 5 })},
+		"… it is, and the load has not followed": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price, w.Moving = 2, true }), word("b", 4, func(w *placement.Word) { w.Wants, w.Needs, w.Floor, w.Pods, w.Ready = 4, 4, 4, 5, 5 })},
 			"a 8 kept; b 5 kept"},
-		"… for long": {[]place.Word{word("a", 8, func(w *place.Word) { w.Price = 2 }), word("b", 4, func(w *place.Word) { w.Pods, w.Ready = 5, 5 })},
+		"… for long": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price = 2 }), word("b", 4, func(w *placement.Word) { w.Pods, w.Ready = 5, 5 })},
 			"a 8 kept; b 4 given back"},
-		"not calm":               {[]place.Word{word("a", 8, func(w *place.Word) { idle(w); w.Price, w.Calm = 2, false }), word("b", 4, nil)}, "a 8 kept; b 4 kept"},
-		"the load does not move": {[]place.Word{word("a", 8, func(w *place.Word) { w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 4 kept"},
-		"its pods have no more load than others'": {[]place.Word{word("a", 8, func(w *place.Word) { w.Price, w.Load = 2, 4 }), word("b", 4, func(w *place.Word) { w.Load = 2 })},
+		"not calm":               {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price, w.Calm = 2, false }), word("b", 4, nil)}, "a 8 kept; b 4 kept"},
+		"the load does not move": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 4 kept"},
+		"its pods have no more load than others'": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price, w.Load = 2, 4 }), word("b", 4, func(w *placement.Word) { w.Load = 2 })},
 			"a 8 kept; b 5 cheapest"},
-		"its pods have more load than others'": {[]place.Word{word("a", 8, func(w *place.Word) { w.Price, w.Load = 2, 5 }), word("b", 4, func(w *place.Word) { w.Load = 2 })},
+		"its pods have more load than others'": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price, w.Load = 2, 5 }), word("b", 4, func(w *placement.Word) { w.Load = 2 })},
 			"a 8 kept; b 4 kept"},
-		"a price is unknown": {[]place.Word{word("a", 8, func(w *place.Word) { idle(w); w.Price = 2 }), word("b", 4, func(w *place.Word) { w.Price = 0 })}, "a 8 kept; b 4 kept"},
-		"less is wanted":     {[]place.Word{word("a", 8, func(w *place.Word) { idle(w); w.Wants = 3 }), word("b", 4, nil)}, "a 3 given back; b 4 kept"},
-		"… but was lately":   {[]place.Word{word("a", 8, func(w *place.Word) { idle(w); w.Wants = 3 }), word("b", 4, func(w *place.Word) { w.Kept = 12 })}, "a 8 kept; b 4 kept"},
-		"b is silent": {[]place.Word{word("a", 4, full), word("b", 9, func(w *place.Word) { w.Age = 31 * time.Second; w.Wants = 4 })},
+		"a price is unknown": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2 }), word("b", 4, func(w *placement.Word) { w.Price = 0 })}, "a 8 kept; b 4 kept"},
+		"less is wanted":     {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Wants = 3 }), word("b", 4, nil)}, "a 3 given back; b 4 kept"},
+		"… but was lately":   {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Wants = 3 }), word("b", 4, func(w *placement.Word) { w.Kept = 12 })}, "a 8 kept; b 4 kept"},
+		"b is silent": {[]placement.Word{word("a", 4, full), word("b", 9, func(w *placement.Word) { w.Age = 31 * time.Second; w.Wants = 4 })},
 			"a 12 soonest; b 4 counted out: it is silent"},
-		"b does nothing": {[]place.Word{word("a", 4, full), word("b", 4, func(w *place.Word) { w.Deaf = true }), word("c", 4, nil)},
+		"b does nothing": {[]placement.Word{word("a", 4, full), word("b", 4, func(w *placement.Word) { w.Deaf = true }), word("c", 4, nil)},
 			"a 4 kept; b 4 counted out: it was asked for pods and orders none; c 12 soonest"},
-		"a's load stays": {[]place.Word{word("a", 4, func(w *place.Word) { full(w); w.Alone = true }), word("b", 4, nil)},
+		"a's load stays": {[]placement.Word{word("a", 4, func(w *placement.Word) { full(w); w.Alone = true }), word("b", 4, nil)},
 			"a 12 counted out: its load does not go to others' pods; b 4 kept"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := said(place.Divide(tc.words)); got != tc.want {
+			if got := said(placement.Divide(tc.words)); got != tc.want {
 				t.Errorf("got  %s\nwant %s", got, tc.want)
 			}
 		})
 	}
 }
 
-func said(p place.Plan) string {
+func said(p placement.Plan) string {
 	var out []string
 	for _, s := range p.Shares {
 		out = append(out, s.Cluster+" "+strconv.Itoa(s.Pods)+" "+s.Why)
@@ -89,10 +89,10 @@ func said(p place.Plan) string {
 }
 
 // random words of two to five clusters.
-func random(r *rand.Rand) []place.Word {
-	var out []place.Word
+func random(r *rand.Rand) []placement.Word {
+	var out []placement.Word
 	for i := range 2 + r.IntN(4) {
-		w := place.Word{Cluster: string(rune('a' + i))}
+		w := placement.Word{Cluster: string(rune('a' + i))}
 		w.Min = 1 + r.IntN(4)
 		w.Max = w.Min + r.IntN(30)
 		w.Pods = w.Min + r.IntN(w.Max-w.Min+1)
@@ -120,10 +120,10 @@ func TestProperties(t *testing.T) {
 	for seed := range uint64(20000) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		words := random(r)
-		p := place.Divide(words)
-		shuffled := append([]place.Word(nil), words...)
+		p := placement.Divide(words)
+		shuffled := append([]placement.Word(nil), words...)
 		r.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if again := place.Divide(shuffled); !reflect.DeepEqual(p, again) {
+		if again := placement.Divide(shuffled); !reflect.DeepEqual(p, again) {
 			t.Fatalf("seed %d: in another order\n%+v\nnot\n%+v", seed, again, p)
 		}
 		sum, can, serves, served := 0, 0, 0, 0
@@ -165,7 +165,7 @@ func TestComesToRest(t *testing.T) {
 		gave := map[string]bool{}
 		var trail []string
 		for step := range 400 {
-			p := place.Divide(words)
+			p := placement.Divide(words)
 			trail = append(trail, said(p))
 			changed := false
 			for i, s := range p.Shares {
@@ -198,7 +198,7 @@ func TestComesToRest(t *testing.T) {
 // TestLoadFollows: two clusters whose clients are spread evenly over all ready pods. The jump is served by the one with
 // room; in calm, the pods end up where they are cheap, and the total is served all the while.
 func TestLoadFollows(t *testing.T) {
-	words := []place.Word{word("dear", 4, func(w *place.Word) { w.Price, w.Room = 3, 0 }), word("cheap", 4, func(w *place.Word) { w.Room = 30 })}
+	words := []placement.Word{word("dear", 4, func(w *placement.Word) { w.Price, w.Room = 3, 0 }), word("cheap", 4, func(w *placement.Word) { w.Room = 30 })}
 	load, actions := 24, 0
 	for step := range 200 {
 		ready := words[0].Ready + words[1].Ready
@@ -208,7 +208,7 @@ func TestLoadFollows(t *testing.T) {
 			w.Wants, w.Floor, w.Calm = w.Needs, w.Needs, step > 20
 			w.Load = float64(load*w.Ready) / float64(ready)
 		}
-		p := place.Divide(words)
+		p := placement.Divide(words)
 		for _, s := range p.Shares {
 			for j := range words {
 				if w := &words[j]; w.Cluster == s.Cluster && w.Pods != s.Pods {

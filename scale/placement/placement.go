@@ -1,11 +1,11 @@
-// Package place divides the pods of one service between the clusters of a slice:
+// Package placement divides the pods of one service between the clusters of a slice:
 //
 //	words of all clusters ──Divide──▶ Plan: how many pods each has, and why
 //
 // While pods are missing that the load of this moment needs, the next one goes where it is ready soonest; else where it is
 // cheapest and in time; in calm, pods move to where they are cheaper. Each cluster divides the same words and takes its own
 // share (decision 0033), so the answer depends on nothing but the words: no state, no clock, no order.
-package place
+package placement
 
 import (
 	"cmp"
