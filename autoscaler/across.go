@@ -128,7 +128,7 @@ func (a *across) speak(now time.Time, t *target, w *world, d pilot.Demand) *flee
 }
 
 // words are this cluster's and the others', with their ages.
-func (a *across) words(now time.Time, heard heard, key string) []placement.Word {
+func (a *across) words(now time.Time, heard fleet.Heard, key string) []placement.Word {
 	out := []placement.Word{{Cluster: heard.Cluster, Scaling: *a.word}}
 	for cluster, all := range heard.Words {
 		for _, s := range all {

@@ -192,11 +192,11 @@ func (f *fleetOf) relay() {
 	said := map[string][]fleet.Scaling{}
 	for _, m := range f.members {
 		cm := &corev1.ConfigMap{}
-		if err := m.client.Get(f.t.Context(), client.ObjectKey{Namespace: place.System, Name: place.ScalingSaid}, cm); err != nil || m.mute {
+		if err := m.client.Get(f.t.Context(), client.ObjectKey{Namespace: place.System, Name: fleet.ScalingSaid}, cm); err != nil || m.mute {
 			continue
 		}
 		var words []fleet.Scaling
-		if err := json.Unmarshal([]byte(cm.Data[place.ScalingKey]), &words); err != nil {
+		if err := json.Unmarshal([]byte(cm.Data[fleet.ScalingKey]), &words); err != nil {
 			f.t.Fatal(err)
 		}
 		said[m.name] = words
@@ -205,13 +205,13 @@ func (f *fleetOf) relay() {
 		if m.mute {
 			continue
 		}
-		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: place.System, Name: place.ScalingHeard}}
+		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: place.System, Name: fleet.ScalingHeard}}
 		if err := m.client.Get(f.t.Context(), client.ObjectKeyFromObject(cm), cm); err != nil {
 			if err := m.client.Create(f.t.Context(), cm); err != nil {
 				f.t.Fatal(err)
 			}
 		}
-		h := place.Heard{Cluster: m.name, Words: map[string][]fleet.Scaling{}}
+		h := fleet.Heard{Cluster: m.name, Words: map[string][]fleet.Scaling{}}
 		for name, words := range said {
 			if name != m.name {
 				h.Words[name] = words
@@ -221,10 +221,10 @@ func (f *fleetOf) relay() {
 			continue // who is silent is not unsaid: the last word stands
 		}
 		text, _ := json.Marshal(h)
-		if cm.Data[place.ScalingKey] == string(text) {
+		if cm.Data[fleet.ScalingKey] == string(text) {
 			continue
 		}
-		cm.Data = map[string]string{place.ScalingKey: string(text)}
+		cm.Data = map[string]string{fleet.ScalingKey: string(text)}
 		if err := m.client.Update(f.t.Context(), cm); err != nil {
 			f.t.Fatal(err)
 		}
@@ -413,7 +413,7 @@ func TestAcrossIsAsked(t *testing.T) {
 		f := newFleet(t, 200, c1, c2)
 		f.pass(4*time.Minute, 10*time.Second)
 		cm := &corev1.ConfigMap{}
-		if err := c1.client.Get(t.Context(), client.ObjectKey{Namespace: place.System, Name: place.ScalingSaid}, cm); err == nil {
+		if err := c1.client.Get(t.Context(), client.ObjectKey{Namespace: place.System, Name: fleet.ScalingSaid}, cm); err == nil {
 			t.Errorf("c1 says %v", cm.Data)
 		}
 		before := c1.replicas()

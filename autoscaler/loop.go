@@ -29,9 +29,9 @@ type loop struct {
 	leads   atomic.Bool
 	pulse   pulse
 
-	heard   heard  // of other clusters, as read from version
-	heardAs string // of the ConfigMap
-	room    room   // on the nodes, at
+	heard   fleet.Heard // of other clusters, as read from version
+	heardAs string      // of the ConfigMap
+	room    room        // on the nodes, at
 	roomAt  time.Time
 	said    []fleet.Scaling // to them, at
 	saidAt  time.Time

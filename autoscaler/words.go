@@ -22,26 +22,23 @@ const (
 	roomEvery = 2 * time.Second  // between two looks at the room on nodes
 )
 
-// heard is what the controller hands over of the other clusters' words.
-type heard = place.Heard
-
 // hearWords reads what the other clusters' autoscalers say, and how much room the nodes have, if any Autoscaler divides its
 // pods.
 func (l *loop) hearWords(ctx context.Context, now time.Time, list []v1alpha1.Autoscaler) {
 	if !slices.ContainsFunc(list, func(as v1alpha1.Autoscaler) bool { return as.Spec.Across == v1alpha1.AcrossSlice }) {
-		l.heard, l.room = heard{}, nil
+		l.heard, l.room = fleet.Heard{}, nil
 		return
 	}
 	cm := &corev1.ConfigMap{}
-	err := l.client.Get(ctx, client.ObjectKey{Namespace: place.System, Name: place.ScalingHeard}, cm)
+	err := l.client.Get(ctx, client.ObjectKey{Namespace: place.System, Name: fleet.ScalingHeard}, cm)
 	switch {
 	case apierrors.IsNotFound(err):
-		l.heard, l.heardAs = heard{}, ""
+		l.heard, l.heardAs = fleet.Heard{}, ""
 	case err != nil:
 		l.log.Warn("cannot read what other clusters' autoscalers say", "err", err)
 	case cm.ResourceVersion != l.heardAs:
-		var h heard
-		if err := json.Unmarshal([]byte(cm.Data[place.ScalingKey]), &h); err != nil {
+		var h fleet.Heard
+		if err := json.Unmarshal([]byte(cm.Data[fleet.ScalingKey]), &h); err != nil {
 			l.log.Warn("what other clusters' autoscalers say makes no sense", "configmap", cm.Name, "err", err)
 		}
 		l.heard, l.heardAs = h, cm.ResourceVersion
@@ -78,9 +75,9 @@ func (l *loop) say(ctx context.Context, now time.Time) {
 		return
 	}
 	cm := &corev1.ConfigMap{}
-	cm.Namespace, cm.Name = place.System, place.ScalingSaid
+	cm.Namespace, cm.Name = place.System, fleet.ScalingSaid
 	cm.Labels = map[string]string{place.LabelPartOf: "seaway", place.LabelComponent: "autoscaler", place.LabelManagedBy: Name}
-	cm.Data = map[string]string{place.ScalingKey: string(text)}
+	cm.Data = map[string]string{fleet.ScalingKey: string(text)}
 	err = l.client.Update(ctx, cm)
 	if apierrors.IsNotFound(err) {
 		err = l.client.Create(ctx, cm)

@@ -13,7 +13,6 @@ import (
 
 	"seaway.dev/seaway/controller/roster"
 	"seaway.dev/seaway/fleet"
-	"seaway.dev/seaway/hub/place"
 )
 
 const (
@@ -76,7 +75,7 @@ func (s *scaling) look(ctx context.Context, now time.Time) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var cm corev1.ConfigMap
-	if err := s.l.client.Get(ctx, client.ObjectKey{Namespace: s.l.cfg.Namespace, Name: place.ScalingSaid}, &cm); err != nil {
+	if err := s.l.client.Get(ctx, client.ObjectKey{Namespace: s.l.cfg.Namespace, Name: fleet.ScalingSaid}, &cm); err != nil {
 		if client.IgnoreNotFound(err) == nil {
 			s.l.board.say(nil)
 		}
@@ -89,7 +88,7 @@ func (s *scaling) look(ctx context.Context, now time.Time) (bool, error) {
 		s.l.board.say(nil)
 		return false, nil
 	}
-	words, err := said(cm.Data[place.ScalingKey])
+	words, err := said(cm.Data[fleet.ScalingKey])
 	s.l.board.say(words)
 	return len(words) > 0, err
 }
@@ -97,11 +96,11 @@ func (s *scaling) look(ctx context.Context, now time.Time) (bool, error) {
 // said reads what the autoscaler says.
 func said(text string) ([]fleet.Scaling, error) {
 	if len(text) > maxSaid {
-		return nil, fmt.Errorf("configmap %s: %d bytes, limit %d", place.ScalingSaid, len(text), maxSaid)
+		return nil, fmt.Errorf("configmap %s: %d bytes, limit %d", fleet.ScalingSaid, len(text), maxSaid)
 	}
 	var words []fleet.Scaling
 	if err := json.Unmarshal([]byte(text), &words); err != nil {
-		return nil, fmt.Errorf("configmap %s: %w", place.ScalingSaid, err)
+		return nil, fmt.Errorf("configmap %s: %w", fleet.ScalingSaid, err)
 	}
 	return words, nil
 }
@@ -127,15 +126,15 @@ func (s *scaling) write(ctx context.Context, wrote *string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s.mu.Lock()
-	heard := place.Heard{Cluster: s.l.cfg.Cluster, Words: s.heard}
+	heard := fleet.Heard{Cluster: s.l.cfg.Cluster, Words: s.heard}
 	s.mu.Unlock()
 	text, err := json.Marshal(heard)
 	if err != nil || string(text) == *wrote {
 		return err
 	}
 	err = putConfigMap(ctx, s.l.client, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.l.cfg.Namespace, Name: place.ScalingHeard},
-		Data:       map[string]string{place.ScalingKey: string(text)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.l.cfg.Namespace, Name: fleet.ScalingHeard},
+		Data:       map[string]string{fleet.ScalingKey: string(text)},
 	})
 	if err == nil {
 		*wrote = string(text)

@@ -13,7 +13,6 @@ import (
 
 	"seaway.dev/seaway/controller/roster"
 	"seaway.dev/seaway/fleet"
-	"seaway.dev/seaway/hub/place"
 )
 
 // TestAutoscalersHearOfEachOther: what one cluster's autoscaler says travels in its bulletin, and is handed over in the
@@ -35,7 +34,7 @@ func TestAutoscalersHearOfEachOther(t *testing.T) {
 	say := func(l *leader, words ...fleet.Scaling) {
 		t.Helper()
 		text, _ := json.Marshal(words)
-		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: place.ScalingSaid}, Data: map[string]string{place.ScalingKey: string(text)}}
+		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "seaway-system", Name: fleet.ScalingSaid}, Data: map[string]string{fleet.ScalingKey: string(text)}}
 		if err := l.client.Update(ctx, cm); err != nil {
 			if err := l.client.Create(ctx, cm); err != nil {
 				t.Fatal(err)
@@ -51,17 +50,17 @@ func TestAutoscalersHearOfEachOther(t *testing.T) {
 		to.carry.put(from.mailbox.now, "test")
 		to.turn(time.Now())
 	}
-	heard := func(l *leader) (h place.Heard) {
+	heard := func(l *leader) (h fleet.Heard) {
 		t.Helper()
 		wrote := ""
 		if err := l.scaling.write(ctx, &wrote); err != nil {
 			t.Fatal(err)
 		}
 		cm := &corev1.ConfigMap{}
-		if err := l.client.Get(ctx, client.ObjectKey{Namespace: "seaway-system", Name: place.ScalingHeard}, cm); err != nil {
+		if err := l.client.Get(ctx, client.ObjectKey{Namespace: "seaway-system", Name: fleet.ScalingHeard}, cm); err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal([]byte(cm.Data[place.ScalingKey]), &h); err != nil {
+		if err := json.Unmarshal([]byte(cm.Data[fleet.ScalingKey]), &h); err != nil {
 			t.Fatal(err)
 		}
 		return h

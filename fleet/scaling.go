@@ -2,6 +2,13 @@ package fleet
 
 import "time"
 
+// ConfigMaps in a member's own seaway-system by which its autoscaler and its controller speak; see [Heard].
+const (
+	ScalingSaid  = "seaway-scaling-said"  // the autoscaler's: []Scaling as JSON
+	ScalingHeard = "seaway-scaling-heard" // the controller's: Heard as JSON
+	ScalingKey   = "scaling"              // in the data of both
+)
+
 // MaxScaling is of how many workloads a bulletin speaks at most.
 const MaxScaling = 100
 
@@ -38,3 +45,9 @@ type Scaling struct {
 
 // Key names the workload.
 func (s *Scaling) Key() string { return s.Namespace + "/" + s.Name }
+
+// Heard is what other clusters' autoscalers say, as a member's controller hands it to its own.
+type Heard struct {
+	Cluster string               `json:"cluster"` // this one
+	Words   map[string][]Scaling `json:"words"`   // the others', by cluster
+}

@@ -13,8 +13,6 @@ package place
 import (
 	"fmt"
 	"regexp"
-
-	"seaway.dev/seaway/fleet"
 )
 
 // Namespaces on the hub.
@@ -32,19 +30,6 @@ const (
 	SignatureKey = "signature" // its key there too: the signature of a bulletin.Letter whose body the former is
 	Alive        = "alive"     // Lease, renewed by the member's leading controller
 )
-
-// ConfigMaps in a member's own System by which its autoscaler and its controller speak; see [Heard].
-const (
-	ScalingSaid  = "seaway-scaling-said"  // the autoscaler's: []fleet.Scaling as JSON
-	ScalingHeard = "seaway-scaling-heard" // the controller's: Heard as JSON
-	ScalingKey   = "scaling"              // in the data of both
-)
-
-// Heard is what other clusters' autoscalers say, as a member's controller hands it to its own.
-type Heard struct {
-	Cluster string                     `json:"cluster"` // this one
-	Words   map[string][]fleet.Scaling `json:"words"`   // the others', by cluster
-}
 
 // Labels and annotations.
 const (
