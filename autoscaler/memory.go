@@ -47,13 +47,18 @@ func (t *target) keep(ctx context.Context) {
 	cm.Labels = map[string]string{place.LabelManagedBy: Name, labelMemory: "true"}
 	cm.BinaryData = map[string][]byte{keyState: saved}
 	cm.Data = map[string]string{keySpec: string(spec), keyOwner: t.key.String()}
-	err = t.loop.client.Update(ctx, cm)
-	if apierrors.IsNotFound(err) {
-		err = t.loop.client.Create(ctx, cm)
-	}
-	if err != nil {
+	if err := t.loop.keep(ctx, cm); err != nil {
 		t.log.Warn("cannot write down what was learnt", "err", err)
 	}
+}
+
+// keep writes a ConfigMap that nobody else writes, whatever lies there.
+func (l *loop) keep(ctx context.Context, cm *corev1.ConfigMap) error {
+	err := l.client.Update(ctx, cm)
+	if apierrors.IsNotFound(err) {
+		err = l.client.Create(ctx, cm)
+	}
+	return err
 }
 
 // memory is what was learnt, and the spec that it was learnt with; the zero value is nothing.

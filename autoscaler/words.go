@@ -78,11 +78,7 @@ func (l *loop) say(ctx context.Context, now time.Time) {
 	cm.Namespace, cm.Name = place.System, fleet.ScalingSaid
 	cm.Labels = map[string]string{place.LabelPartOf: "seaway", place.LabelComponent: "autoscaler", place.LabelManagedBy: Name}
 	cm.Data = map[string]string{fleet.ScalingKey: string(text)}
-	err = l.client.Update(ctx, cm)
-	if apierrors.IsNotFound(err) {
-		err = l.client.Create(ctx, cm)
-	}
-	if err != nil {
+	if err := l.keep(ctx, cm); err != nil {
 		l.log.Warn("cannot say what is wanted", "err", err)
 		return
 	}
