@@ -34,6 +34,7 @@ type scaling struct {
 
 	version string // of what was said last, and since when it has not changed
 	since   time.Time
+	wrote   string // what others say, as it was written down last
 }
 
 func newScaling(l *leader) *scaling { return &scaling{l: l, wake: make(chan struct{}, 1)} }
@@ -42,7 +43,6 @@ func newScaling(l *leader) *scaling { return &scaling{l: l, wake: make(chan stru
 func (s *scaling) run(ctx context.Context) error {
 	look := time.NewTimer(0)
 	defer look.Stop()
-	wrote := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,7 +58,7 @@ func (s *scaling) run(ctx context.Context) error {
 				look.Reset(scalingRare)
 			}
 		case <-s.wake:
-			if err := s.write(ctx, &wrote); err != nil && ctx.Err() == nil {
+			if err := s.write(ctx); err != nil && ctx.Err() == nil {
 				s.l.log.Warn("what other clusters' autoscalers say is not written down", "err", err)
 			}
 			select {
@@ -122,14 +122,14 @@ func (s *scaling) offer(r *roster.Roster) {
 }
 
 // write writes down what others say, unless that was written last.
-func (s *scaling) write(ctx context.Context, wrote *string) error {
+func (s *scaling) write(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s.mu.Lock()
 	heard := fleet.Heard{Cluster: s.l.cfg.Cluster, Words: s.heard}
 	s.mu.Unlock()
 	text, err := json.Marshal(heard)
-	if err != nil || string(text) == *wrote {
+	if err != nil || string(text) == s.wrote {
 		return err
 	}
 	err = putConfigMap(ctx, s.l.client, &corev1.ConfigMap{
@@ -137,7 +137,7 @@ func (s *scaling) write(ctx context.Context, wrote *string) error {
 		Data:       map[string]string{fleet.ScalingKey: string(text)},
 	})
 	if err == nil {
-		*wrote = string(text)
+		s.wrote = string(text)
 	}
 	return err
 }

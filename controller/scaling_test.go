@@ -52,8 +52,7 @@ func TestAutoscalersHearOfEachOther(t *testing.T) {
 	}
 	heard := func(l *leader) (h fleet.Heard) {
 		t.Helper()
-		wrote := ""
-		if err := l.scaling.write(ctx, &wrote); err != nil {
+		if err := l.scaling.write(ctx); err != nil {
 			t.Fatal(err)
 		}
 		cm := &corev1.ConfigMap{}
