@@ -76,6 +76,12 @@ func newMember(t *testing.T, name, price string, nodes ...int) *member {
 	})}
 }
 
+// fullAndFree are two clusters with four cores of load: the nodes of c1 are full, c2 has room, at that price; c1's is 1.
+func fullAndFree(t *testing.T, price string) (f *fleetOf, c1, c2 *member) {
+	c1, c2 = newMember(t, "c1", "1", 4), newMember(t, "c2", price, 40)
+	return newFleet(t, 200, c1, c2), c1, c2
+}
+
 func (m *member) ready() (n int) {
 	for _, p := range m.pods {
 		if p.ready {
@@ -279,8 +285,7 @@ func (f *fleetOf) tell(when string) {
 // and explained; in calm the pods are in c1 again, and never are fewer ready than the load needs.
 func TestJumpGoesWhereItIsReadySoonest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "3", 40)
-		f := newFleet(t, 200, c1, c2)
+		f, c1, c2 := fullAndFree(t, "3")
 		f.pass(4*time.Minute, 10*time.Second)
 		f.tell("before")
 		before1, before2 := c1.replicas(), c2.replicas()
@@ -323,8 +328,7 @@ func TestJumpGoesWhereItIsReadySoonest(t *testing.T) {
 // more, c1 covers itself, and c2 what it serves. With the words back they divide again.
 func TestWhoIsSilentIsCountedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
-		f := newFleet(t, 200, c1, c2)
+		f, c1, c2 := fullAndFree(t, "1")
 		f.sticky = true
 		f.pass(4*time.Minute, 10*time.Second)
 		before := c1.replicas()
@@ -350,8 +354,7 @@ func TestWhoIsSilentIsCountedOut(t *testing.T) {
 // TestWhoDoesNothingIsCountedOut: c2 speaks, and orders nothing.
 func TestWhoDoesNothingIsCountedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
-		f := newFleet(t, 200, c1, c2)
+		f, c1, c2 := fullAndFree(t, "1")
 		f.pass(4*time.Minute, 10*time.Second)
 		before := c1.replicas()
 		c2.still = true
@@ -390,8 +393,7 @@ func TestWhoOrdersIsNotDeaf(t *testing.T) {
 // c1 covers itself.
 func TestLoadThatStaysHome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
-		f := newFleet(t, 200, c1, c2)
+		f, c1, _ := fullAndFree(t, "1")
 		f.sticky = true
 		f.pass(4*time.Minute, 10*time.Second)
 		f.rate = 500
@@ -408,9 +410,8 @@ func TestLoadThatStaysHome(t *testing.T) {
 // TestAcrossIsAsked: without spec.across nothing is said, and words that lie about change nothing.
 func TestAcrossIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c1, c2 := newMember(t, "c1", "1", 4), newMember(t, "c2", "1", 40)
+		f, c1, c2 := fullAndFree(t, "1")
 		c1.set(func(as *v1alpha1.Autoscaler) { as.Spec.Across = "" })
-		f := newFleet(t, 200, c1, c2)
 		f.pass(4*time.Minute, 10*time.Second)
 		cm := &corev1.ConfigMap{}
 		if err := c1.client.Get(t.Context(), client.ObjectKey{Namespace: place.System, Name: fleet.ScalingSaid}, cm); err == nil {
