@@ -15,6 +15,7 @@ import (
 
 const (
 	lately    = 5 * time.Minute  // for how long what was wanted is kept, and how long calm takes to begin
+	patience  = 10 * time.Second // for how long a cluster that fails to see its metrics or its pods still takes part
 	deafAfter = 10 * time.Second // a cluster that is asked for pods and orders none for so long is counted out …
 	deafFor   = 5 * time.Minute  // … for so long
 	followIn  = time.Minute      // a load that does not go within that where there are pods enough does not go there
@@ -31,6 +32,7 @@ type across struct {
 	own   int             // what the pilot decided last
 	share int             // what was made of it, at the time
 	at    time.Time
+	well  time.Time // when all was seen and done last
 
 	beats map[string]beat
 	asked map[string]ask       // clusters that are asked for pods and have not ordered any since
@@ -69,9 +71,9 @@ func (t *target) current(w *world) int {
 }
 
 // divide makes of the pilot's decision this cluster's share of what all clusters want. Where nobody else takes part the
-// decision stands, but a share that was held until then is kept for a while. Steady: the metrics are there and the target
-// is not being rolled out.
-func (t *target) divide(now time.Time, as *v1alpha1.Autoscaler, mode guard.Mode, w *world, steady bool, d *scale.Decision) {
+// decision stands, but a share that was held until then is kept for a while. Measured: the metrics are there; that they fail
+// once must not have anybody order pods.
+func (t *target) divide(now time.Time, as *v1alpha1.Autoscaler, mode guard.Mode, w *world, measured bool, d *scale.Decision) {
 	a := &t.across
 	if as.Spec.Across != v1alpha1.AcrossSlice {
 		t.across = across{}
@@ -82,7 +84,8 @@ func (t *target) divide(now time.Time, as *v1alpha1.Autoscaler, mode guard.Mode,
 	if mode != guard.Full {
 		return
 	}
-	if steady && as.Spec.Pin == nil && demand.Wants > 0 {
+	steady := (measured || now.Sub(a.well) < patience) && !w.rollout && as.Spec.Pin == nil
+	if steady && demand.Wants > 0 {
 		a.word = a.speak(now, t, w, demand)
 		words := a.words(now, t.loop.heard, t.key.String())
 		plan := placement.Divide(words)

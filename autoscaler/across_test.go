@@ -3,6 +3,7 @@ package autoscaler
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"seaway.dev/seaway/api/v1alpha1"
 	"seaway.dev/seaway/fleet"
@@ -427,4 +429,53 @@ func TestAcrossIsAsked(t *testing.T) {
 			t.Errorf("c2 divides with c1, which does not: %q", s.Place)
 		}
 	})
+}
+
+// TestReadThatFailsMovesNothing: c1's jump is placed in c2. That c1's metrics, or its cluster, are not seen for a few seconds
+// has neither order pods; when it lasts, c1 covers itself.
+func TestReadThatFailsMovesNothing(t *testing.T) {
+	for name, fail := range map[string]func(c1 *member) (mend func()){
+		"metrics": func(c1 *member) func() {
+			say := c1.say
+			c1.say = func() (reading, error) { return reading{}, errors.New("a test") }
+			return func() { c1.say = say }
+		},
+		"cluster": func(c1 *member) func() {
+			whole := c1.loop.client
+			c1.loop.client = interceptor.NewClient(whole.(client.WithWatch), interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+				if _, ok := list.(*corev1.PodList); ok {
+					return errors.New("a test")
+				}
+				return c.List(ctx, list, opts...)
+			}})
+			return func() { c1.loop.client = whole }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, c1, c2 := fullAndFree(t, "1")
+				f.sticky = true
+				f.pass(12*time.Minute, 10*time.Second)
+				f.rate = 500
+				f.pass(40*time.Second, time.Second)
+				f.tell("before")
+				before1, before2 := c1.replicas(), c2.replicas()
+				mend := fail(c1)
+				f.pass(4*time.Second, time.Second)
+				if c1.replicas() != before1 || c2.replicas() != before2 || !strings.Contains(c2.loop.targets[webKey].across.text, "c1 ") {
+					f.tell("failing")
+					t.Errorf("had %d and %d pods, have %d and %d", before1, before2, c1.replicas(), c2.replicas())
+				}
+				f.pass(12*time.Second, time.Second)
+				if strings.Contains(c2.loop.targets[webKey].across.text, "c1 ") {
+					t.Errorf("c1 still takes part: %s", c2.loop.targets[webKey].across.text)
+				}
+				mend()
+				f.pass(3*time.Second, time.Second)
+				if !strings.Contains(c2.loop.targets[webKey].across.text, "c1 ") {
+					t.Errorf("c1 does not take part again: %s", c2.loop.targets[webKey].across.text)
+				}
+			})
+		})
+	}
 }

@@ -71,9 +71,12 @@ func complain(reason, format string, args ...any) *complaint {
 // step looks, decides and acts once.
 func (t *target) step(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler) {
 	o := outcome{mode: string(as.Spec.Mode)}
-	t.across.word = nil
-	if err := t.try(ctx, now, as, &o); err != nil {
-		t.across.word = nil // who cannot do its share promises none
+	if err := t.try(ctx, now, as, &o); err == nil {
+		t.across.well = now
+	} else {
+		if now.Sub(t.across.well) >= patience {
+			t.across.word = nil // who cannot do its share promises none
+		}
 		c, ok := err.(*complaint)
 		if !ok {
 			c = complain("ClusterUnreachable", "%v. Next: it is tried again every second", err)
@@ -111,7 +114,7 @@ func (t *target) try(ctx context.Context, now time.Time, as *v1alpha1.Autoscaler
 	d := t.pilot.Decide(in)
 	t.loop.meters.decided(t.key, time.Since(begun))
 	mode, why := t.mode(now, as)
-	t.divide(now, as, mode, w, trouble == nil && !math.IsNaN(reading.rate) && !w.rollout, &d)
+	t.divide(now, as, mode, w, trouble == nil && !math.IsNaN(reading.rate), &d)
 	o.mode, o.modeWhy, o.wants, o.hpa, o.why, o.place = string(mode), why, d.Replicas, t.pilot.HPA(), d.Why, t.across.text
 	t.loop.wishes.set(t.key, d.Replicas)
 	if err := t.act(ctx, now, as, mode, w, d); err != nil {
