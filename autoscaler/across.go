@@ -120,7 +120,7 @@ func (a *across) speak(now time.Time, t *target, w *world, d pilot.Demand) *flee
 		Namespace: t.key.Namespace, Name: t.key.Name,
 		Wants: d.Wants, Needs: d.Needs, Floor: a.needs.Hold(now.Unix(), d.Needs, int64(lately.Seconds())), Kept: a.kept,
 		Load: math.Round(d.Load*1000) / 1000,
-		Pods: w.replicas, Ready: w.ready, Min: t.terms.Min, Max: t.terms.Max,
+		Pods: w.replicas, Ready: w.ready, Lost: w.lost, Min: t.terms.Min, Max: t.terms.Max,
 		Room: min(t.loop.room.pods(t.terms.PodCores, w.memory, w.replicas-w.placed), t.terms.Max),
 		Soon: d.Soon.Round(time.Second), Late: d.Late.Round(time.Second), Starts: d.Starts, Price: price,
 		Calm:   !a.rose.IsZero() && now.Sub(a.rose) >= lately,

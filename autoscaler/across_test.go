@@ -239,6 +239,29 @@ func (f *fleetOf) relay() {
 	}
 }
 
+// lose takes away the nodes of a member, and with them its pods.
+func (f *fleetOf) lose(m *member) {
+	var nodes corev1.NodeList
+	if err := m.client.List(f.t.Context(), &nodes); err != nil {
+		f.t.Fatal(err)
+	}
+	for i := range nodes.Items {
+		nodes.Items[i].Status.Conditions[0].Status = corev1.ConditionUnknown
+		if err := m.client.Status().Update(f.t.Context(), &nodes.Items[i]); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	for _, p := range m.pods {
+		if p.node >= 0 {
+			p.ready, p.at = false, time.Now().Add(time.Hour)
+			m.put(p)
+		}
+	}
+	for i := range m.nodes {
+		m.nodes[i] = 0
+	}
+}
+
 func (f *fleetOf) muted() bool {
 	for _, m := range f.members {
 		if m.mute {
@@ -478,4 +501,24 @@ func TestReadThatFailsMovesNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhatIsLostCountsForNobodyElse: c1's jump is placed in c2, whose nodes then die. What was there for c1's load is
+// ordered anew at once, not when the pods have been missing for longer than they take.
+func TestWhatIsLostCountsForNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c1, c2 := fullAndFree(t, "1")
+		f.sticky = true
+		f.pass(12*time.Minute, 10*time.Second)
+		f.rate = 500
+		f.pass(30*time.Second, time.Second)
+		f.tell("before")
+		before := c1.replicas()
+		f.lose(c2)
+		f.pass(4*time.Second, time.Second)
+		f.tell("after")
+		if own := c1.loop.targets[webKey].pilot.Demand().Wants; c1.replicas() < own || own <= before {
+			t.Errorf("c1 had %d pods, has %d and wants %d", before, c1.replicas(), own)
+		}
+	})
 }

@@ -23,6 +23,7 @@ import (
 type world struct {
 	replicas, ready, nodes int
 	placed                 int     // pods that have a node
+	lost                   int     // pods that were ready, and whose node is not any more
 	memory                 float64 // bytes that one pod requests, 0: none
 	rollout                bool
 	starts                 []scale.Start
@@ -90,6 +91,9 @@ func (t *target) count(now time.Time, w *world, pods []corev1.Pod, nodes map[str
 			continue
 		}
 		seen[p.UID] = true
+		if n := nodes[p.Spec.NodeName]; n != nil && !ok && p.DeletionTimestamp == nil && !lives(n) {
+			w.lost++
+		}
 		// Those that were there at the first look have started at some time, under whatever conditions: only fresh
 		// ones speak of now.
 		if ok && !t.seen[p.UID] && (!first || now.Sub(s.Ready) < time.Hour) {
@@ -153,6 +157,10 @@ func usable(n *corev1.Node) bool {
 			return false
 		}
 	}
+	return lives(n)
+}
+
+func lives(n *corev1.Node) bool {
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
 			return c.Status == corev1.ConditionTrue

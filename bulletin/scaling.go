@@ -40,7 +40,7 @@ func (c *checker) scaling(in []fleet.Scaling) []fleet.Scaling {
 }
 
 func sane(s fleet.Scaling) bool {
-	for _, n := range []int{s.Wants, s.Needs, s.Floor, s.Pods, s.Ready, s.Min, s.Max, s.Room} {
+	for _, n := range []int{s.Wants, s.Needs, s.Floor, s.Pods, s.Ready, s.Lost, s.Min, s.Max, s.Room} {
 		if n < 0 || n > maxReplicas {
 			return false
 		}

@@ -25,7 +25,8 @@ type Scaling struct {
 	Kept  int     `json:"kept"`           // the most that was wanted in all clusters in the last minutes
 	Pods  int     `json:"pods"`           // ordered
 	Ready int     `json:"ready"`
-	Min   int     `json:"min"` // bounds of Pods
+	Lost  int     `json:"lost,omitempty"` // of Pods, those whose node died: they come back with it, or are made anew in minutes
+	Min   int     `json:"min"`            // bounds of Pods
 	Max   int     `json:"max"`
 	Room  int     `json:"room"` // for how many more pods there is room on the nodes there are
 

@@ -161,7 +161,7 @@ func (p *Plan) divide(live []*part) {
 		if l.Stuck {
 			sure += up
 		} else {
-			sure += l.pods
+			sure += l.pods - l.lost()
 		}
 		calm, moving = calm && l.Calm && !l.Stuck, moving || l.Moving
 		priced = priced && l.Price > 0
@@ -282,6 +282,12 @@ func compare(live []*part) {
 			}
 		}
 	}
+}
+
+// lost is how many pods cannot be counted on, for their nodes died. The load that they served shows in what others want;
+// so they may stand for what their own cluster still wants, but for nobody else's load.
+func (l *part) lost() int {
+	return max(0, min(l.Lost, l.pods-max(bound(l.Wants, l.Word), l.Ready)))
 }
 
 // spare is how many pods a cluster can do without. Where the load goes where the pods are, it will need fewer when it has

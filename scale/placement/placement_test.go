@@ -43,8 +43,11 @@ func TestDivide(t *testing.T) {
 		"nobody may":              {[]placement.Word{word("a", 4, func(w *placement.Word) { jump(w); w.Max = 4 }), word("b", 4, func(w *placement.Word) { w.Max = 4 })}, "a 4 kept; b 4 kept"},
 		"elsewhere pods are stuck": {[]placement.Word{word("a", 4, full), word("b", 4, func(w *placement.Word) { w.Pods, w.Stuck = 12, true })},
 			"a 12 only room; b 12 kept"},
-		"no hurry, cheaper elsewhere": {[]placement.Word{word("a", 4, func(w *placement.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, nil)}, "a 4 kept; b 6 cheapest"},
-		"hurry, cheaper elsewhere":    {[]placement.Word{word("a", 4, func(w *placement.Word) { jump(w); w.Price = 2 }), word("b", 4, nil)}, "a 12 soonest; b 4 kept"},
+		"pods elsewhere are lost": {[]placement.Word{word("a", 4, full), word("b", 12, func(w *placement.Word) { w.Wants, w.Needs, w.Ready, w.Lost, w.Room = 4, 4, 0, 12, 0 })},
+			"a 12 soonest; b 12 kept"},
+		"pods are lost of those that have no others' load": {[]placement.Word{word("a", 4, nil), word("b", 4, func(w *placement.Word) { w.Ready, w.Lost = 1, 3 })}, "a 4 kept; b 4 kept"},
+		"no hurry, cheaper elsewhere":                      {[]placement.Word{word("a", 4, func(w *placement.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, nil)}, "a 4 kept; b 6 cheapest"},
+		"hurry, cheaper elsewhere":                         {[]placement.Word{word("a", 4, func(w *placement.Word) { jump(w); w.Price = 2 }), word("b", 4, nil)}, "a 12 soonest; b 4 kept"},
 		"no hurry, cheaper elsewhere but later": {[]placement.Word{word("a", 4, func(w *placement.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, func(w *placement.Word) { w.Room = 0 })},
 			"a 6 soonest; b 4 kept"},
 		"calm: a substitute first": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 5 cheapest"},
@@ -97,6 +100,7 @@ func random(r *rand.Rand) []placement.Word {
 		w.Max = w.Min + r.IntN(30)
 		w.Pods = w.Min + r.IntN(w.Max-w.Min+1)
 		w.Ready = r.IntN(w.Pods + 1)
+		w.Lost = []int{0, 0, w.Pods - w.Ready}[r.IntN(3)]
 		w.Wants = r.IntN(40)
 		w.Needs = r.IntN(w.Wants + 1)
 		w.Floor = w.Needs + r.IntN(3)
