@@ -80,7 +80,6 @@ type Pilot struct {
 	shadow *hpa.Shadow
 	record record.Record
 	known  known
-	demand Demand
 }
 
 // Demand is what the last decision was about, before anything was kept for later.
@@ -116,6 +115,7 @@ type State struct {
 	Want     int
 	Why      string
 	HPA      int
+	Demand   Demand
 }
 
 // New makes a pilot that knows nothing yet.
@@ -149,7 +149,7 @@ func New(t scale.Terms, o Options) *Pilot {
 }
 
 // Demand is what the last decision was about; its zero value before the first.
-func (p *Pilot) Demand() Demand { return p.demand }
+func (p *Pilot) Demand() Demand { return p.state.Demand }
 
 // Name implements scale.Policy.
 func (p *Pilot) Name() string { return p.opts.Name }
@@ -188,7 +188,7 @@ func (p *Pilot) Decide(in scale.Input) scale.Decision {
 			v.Pods = p.whole(v.Pods)
 		}
 	}
-	p.demand = Demand{Wants: v.Pods, Needs: pl.need, Load: pl.load, Soon: pl.podLead, Late: pl.nodeLead, Starts: p.delays().pod.Starts}
+	s.Demand = Demand{Wants: v.Pods, Needs: pl.need, Load: pl.load, Soon: pl.podLead, Late: pl.nodeLead, Starts: p.delays().pod.Starts}
 	if p.opts.Learner {
 		if held := min(s.Keep.Hold(in.Now.Unix(), v.Pods, 300), in.Replicas); held > v.Pods && v.Rail != "" && p.opts.Rules.Pin == 0 {
 			v.Pods = held // a rail must not make the count flutter
