@@ -42,6 +42,7 @@ type across struct {
 
 	total, needs decide.Keep
 	kept         int // the newest of total
+	level        int // the least that it has been since it rose
 	rose         time.Time
 	lacks, badly time.Time // (far) too few pods here and enough elsewhere, since then; zero: not so
 	alone        time.Time // it covers itself until then
@@ -159,14 +160,14 @@ func (a *across) follow(now time.Time, p *placement.Plan, w *world, d pilot.Dema
 		}
 		was += s.Was
 		switch at, had := a.moved[s.Cluster]; {
-		case s.Why == placement.Cheapest:
+		case s.Why == placement.Moved:
 			set(&a.moved, s.Cluster, now)
 			a.tried = now
 		case had && s.Why == placement.Returned && now.Sub(at) < 2*moveIn: // the load did not follow: not again for a while
 			a.rose = now.Add(aloneFor - lately)
 		}
 		switch then, asked := a.asked[s.Cluster]; {
-		case s.Pods <= s.Was || s.Why == placement.Cheapest: // which is no hurry
+		case s.Pods <= s.Was || s.Why == placement.Moved: // which is no hurry
 			delete(a.asked, s.Cluster)
 		case !asked || s.Was > then.pods:
 			set(&a.asked, s.Cluster, ask{now, s.Was, a.beats[s.Cluster].count})
@@ -179,10 +180,10 @@ func (a *across) follow(now time.Time, p *placement.Plan, w *world, d pilot.Dema
 		total = max(total, was)
 	}
 	kept := a.total.Hold(now.Unix(), total, int64(lately.Seconds()))
-	if a.rose.IsZero() || now.After(a.rose) && kept > a.kept+max(1, a.kept/10) {
-		a.rose = now
+	a.kept, a.level = kept, min(a.level, kept)
+	if a.rose.IsZero() || now.After(a.rose) && kept > a.level+max(1, a.level/10) {
+		a.rose, a.level = now, kept
 	}
-	a.kept = kept
 
 	enough := p.Ready >= p.Needs && p.Parties() > 1
 	past(&a.badly, now, enough && d.Needs >= w.ready+2 && d.Needs*5 > w.ready*6) // a fifth

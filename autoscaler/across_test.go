@@ -360,7 +360,7 @@ func TestWhoIsSilentIsCountedOut(t *testing.T) {
 		c2.mute = true
 		f.pass(30*time.Second, 3*time.Second)
 		f.rate = 500
-		f.pass(12*time.Second, time.Second)
+		f.pass(20*time.Second, time.Second)
 		f.tell("silent")
 		if c1.replicas() < before+2 || !strings.Contains(c1.get().Status.Place, "c2 counted out: it is silent") {
 			t.Errorf("c1 had %d pods, has %d: %s", before, c1.replicas(), c1.get().Status.Place)
@@ -369,7 +369,7 @@ func TestWhoIsSilentIsCountedOut(t *testing.T) {
 			t.Errorf("c2 has %d pods: it does not cover itself", c2.replicas())
 		}
 		c2.mute = false
-		f.pass(6*time.Second, time.Second)
+		f.pass(16*time.Second, time.Second)
 		if !strings.Contains(c1.get().Status.Place, "c2 ") || strings.Contains(c1.get().Status.Place, "counted out") {
 			t.Errorf("heard again: %s", c1.get().Status.Place)
 		}
@@ -412,6 +412,93 @@ func TestWhoOrdersIsNotDeaf(t *testing.T) {
 		}
 		now = now.Add(time.Second)
 	}
+}
+
+// TestWhoIsCheapMayBeDeaf: c2 is asked for pods that the total lacks, for it is cheapest; who orders none is counted out as
+// well when there is no hurry. What is moved for its price has time.
+func TestWhoIsCheapMayBeDeaf(t *testing.T) {
+	for why, want := range map[string]bool{placement.Cheapest: true, placement.Moved: false} {
+		a, now := across{}, time.Unix(1e9, 0)
+		for second := range 15 {
+			set(&a.beats, "c2", beat{count: second})
+			plan := placement.Plan{Total: 12, Shares: []placement.Share{{Cluster: "c1"}, {Cluster: "c2", Was: 4, Pods: 6, Why: why}}}
+			a.follow(now, &plan, &world{}, pilot.Demand{})
+			now = now.Add(time.Second)
+		}
+		if deaf := now.Before(a.deaf["c2"]); deaf != want {
+			t.Errorf("%s: counted out: %v", why, deaf)
+		}
+	}
+}
+
+// TestWhatGrewMayShrink: pods that were moved for their price and had to be given back say that the load does not follow,
+// and nothing is moved for an hour. Pods that were ordered for more load and are given back when it is gone say nothing.
+func TestWhatGrewMayShrink(t *testing.T) {
+	for why, want := range map[string]bool{placement.Cheapest: true, placement.Moved: false} {
+		a, now := across{}, time.Unix(1e9, 0)
+		for _, share := range []placement.Share{{Cluster: "c2", Was: 4, Pods: 6, Why: why}, {Cluster: "c2", Was: 6, Pods: 4, Why: placement.Returned}, {Cluster: "c2", Was: 4, Pods: 4, Why: placement.Kept}} {
+			a.follow(now, &placement.Plan{Total: share.Pods, Shares: []placement.Share{share}}, &world{}, pilot.Demand{})
+			now = now.Add(12 * time.Minute)
+		}
+		if calm := now.Sub(a.rose) >= lately; calm != want {
+			t.Errorf("%s: calm: %v", why, calm)
+		}
+	}
+}
+
+// TestSlowGrowthIsNoCalm: calm is that the total has not risen for five minutes, however slowly.
+func TestSlowGrowthIsNoCalm(t *testing.T) {
+	a, now := across{}, time.Unix(1e9, 0)
+	for second := range 1200 {
+		total := 20 + min(second, 800)/20
+		a.follow(now, &placement.Plan{Total: total}, &world{}, pilot.Demand{})
+		if calm := now.Sub(a.rose) >= lately; calm && second < 900 || !calm && second > 1100 {
+			t.Fatalf("second %d, %d pods wanted: calm: %v", second, total, calm)
+		}
+		now = now.Add(time.Second)
+	}
+}
+
+// TestRoomThatIsGoneIsNews: how much room there is may wait for the next beat, that there is none may not.
+func TestRoomThatIsGoneIsNews(t *testing.T) {
+	if !alike(fleet.Scaling{Room: 9, Beat: 1}, fleet.Scaling{Room: 5, Beat: 2}) {
+		t.Error("less room is news")
+	}
+	if alike(fleet.Scaling{Room: 1}, fleet.Scaling{}) {
+		t.Error("that there is no room is no news")
+	}
+}
+
+// TestHearsAgain: an Autoscaler that has not divided its pods for a while hears what was said meanwhile.
+func TestHearsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c1, _ := fullAndFree(t, "1")
+		f.pass(4*time.Minute, 10*time.Second)
+		for _, across := range []v1alpha1.AutoscalerAcross{"", v1alpha1.AcrossSlice} {
+			c1.set(func(as *v1alpha1.Autoscaler) { as.Spec.Across = across })
+			for range 2 {
+				c1.loop.round(t.Context(), time.Now())
+				time.Sleep(time.Second)
+			}
+		}
+		if text := c1.loop.targets[webKey].across.text; !strings.Contains(text, "c2 ") {
+			t.Errorf("c1 does not hear c2: %s", text)
+		}
+	})
+}
+
+// TestEditSilencesNobody: a pilot that begins anew, since its spec was edited, knows at once what is wanted.
+func TestEditSilencesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c1, _ := fullAndFree(t, "1")
+		f.pass(4*time.Minute, 10*time.Second)
+		f.pass(2*time.Second, time.Second) // no sample is due
+		c1.set(func(as *v1alpha1.Autoscaler) { as.Spec.Max++ })
+		c1.loop.round(t.Context(), time.Now())
+		if a := &c1.loop.targets[webKey].across; a.word == nil || a.plan == nil {
+			t.Errorf("c1 takes no part: %s", a.text)
+		}
+	})
 }
 
 // TestLoadThatStaysHome: clients stay with their own cluster. c1's jump is placed in c2, which helps nobody: after a minute

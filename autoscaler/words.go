@@ -26,7 +26,7 @@ const (
 // pods.
 func (l *loop) hearWords(ctx context.Context, now time.Time, list []v1alpha1.Autoscaler) {
 	if !slices.ContainsFunc(list, func(as v1alpha1.Autoscaler) bool { return as.Spec.Across == v1alpha1.AcrossSlice }) {
-		l.heard, l.room = fleet.Heard{}, nil
+		l.heard, l.heardAs, l.room = fleet.Heard{}, "", nil
 		return
 	}
 	cm := &corev1.ConfigMap{}
@@ -44,7 +44,9 @@ func (l *loop) hearWords(ctx context.Context, now time.Time, list []v1alpha1.Aut
 		l.heard, l.heardAs = h, cm.ResourceVersion
 	}
 	if now.Sub(l.roomAt) >= roomEvery || now.Before(l.roomAt) || l.room == nil {
-		if l.room, err = l.look(ctx); err != nil {
+		if room, err := l.look(ctx); err == nil {
+			l.room = room
+		} else {
 			l.log.Warn("cannot tell the room on nodes", "err", err)
 		}
 		l.roomAt = now
@@ -88,7 +90,8 @@ func (l *loop) say(ctx context.Context, now time.Time) {
 // alike tells whether two words differ in nothing that others wait for.
 func alike(a, b fleet.Scaling) bool {
 	for _, s := range []*fleet.Scaling{&a, &b} {
-		s.Floor, s.Kept, s.Load, s.Room, s.Soon, s.Late, s.Starts, s.Beat = 0, 0, 0, 0, 0, 0, 0, 0
+		s.Room = min(s.Room, 1) // that there is none is waited for
+		s.Floor, s.Kept, s.Load, s.Soon, s.Late, s.Starts, s.Beat = 0, 0, 0, 0, 0, 0, 0
 	}
 	return a == b
 }

@@ -21,6 +21,8 @@ import (
 const (
 	// Stale is the age from which a word is counted out: three times what passes between two beats of a word.
 	Stale = 30 * time.Second
+	// quiet is the age from which nobody is asked for pods: a beat is missing, and who is dead cannot order any.
+	quiet = Stale / 2
 	// away is by how much later a pod counts that is for another cluster's load: the word travels, and connections follow.
 	away = 5 * time.Second
 	// alike is the part of a price within which prices are equal: moving for less costs more starts than it saves.
@@ -37,6 +39,7 @@ const (
 	Soonest  = "soonest"
 	Cheapest = "cheapest"
 	OnlyRoom = "only room"
+	Moved    = "moved" // in calm, for the price
 	Returned = "given back"
 )
 
@@ -190,7 +193,7 @@ func add(live []*part, missing int, danger bool) int {
 		var can []*part
 		home := time.Duration(-1)
 		for _, l := range live {
-			if l.pods < l.Max && !l.Stuck {
+			if l.pods < l.Max && !l.Stuck && l.Age <= quiet {
 				can = append(can, l)
 			}
 			if l.pods < bound(l.Wants, l.Word) {
@@ -362,7 +365,7 @@ func move(live []*part, most int) {
 		return cmp.Or(cmp.Compare(a.Price, b.Price), strings.Compare(a.Cluster, b.Cluster))
 	})
 	to.pods += min(most, spare, to.Max-to.pods)
-	to.why = Cheapest
+	to.why = Moved
 }
 
 // String is the plan in one line.
@@ -384,7 +387,7 @@ func (s Share) String() string {
 		return fmt.Sprintf("%s %s", s.Cluster, s.Why)
 	}
 	why := s.Why
-	if s.Why == Soonest || s.Why == OnlyRoom || s.Why == Cheapest && s.Pods > s.Was {
+	if s.Why == Soonest || s.Why == OnlyRoom || s.Why == Cheapest || s.Why == Moved {
 		d := s.Soon
 		if s.Pods-s.Was > s.Room {
 			d = s.Late

@@ -50,7 +50,7 @@ func TestDivide(t *testing.T) {
 		"hurry, cheaper elsewhere":                         {[]placement.Word{word("a", 4, func(w *placement.Word) { jump(w); w.Price = 2 }), word("b", 4, nil)}, "a 12 soonest; b 4 kept"},
 		"no hurry, cheaper elsewhere but later": {[]placement.Word{word("a", 4, func(w *placement.Word) { w.Wants, w.Price = 6, 2 }), word("b", 4, func(w *placement.Word) { w.Room = 0 })},
 			"a 6 soonest; b 4 kept"},
-		"calm: a substitute first": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 5 cheapest"},
+		"calm: a substitute first": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 5 moved"},
 		"… it is not ready": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2; w.Kept = 12 }), word("b", 4, func(w *placement.Word) { w.Pods = 5 })},
 			"a 8 kept; b 5 kept"},
 		"… it is": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2; w.Kept = 12 }), word("b", 4, func(w *placement.Word) { w.Pods, w.Ready = 5, 5 })},
@@ -62,7 +62,7 @@ func TestDivide(t *testing.T) {
 		"not calm":               {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price, w.Calm = 2, false }), word("b", 4, nil)}, "a 8 kept; b 4 kept"},
 		"the load does not move": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price = 2 }), word("b", 4, nil)}, "a 8 kept; b 4 kept"},
 		"its pods have no more load than others'": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price, w.Load = 2, 4 }), word("b", 4, func(w *placement.Word) { w.Load = 2 })},
-			"a 8 kept; b 5 cheapest"},
+			"a 8 kept; b 5 moved"},
 		"its pods have more load than others'": {[]placement.Word{word("a", 8, func(w *placement.Word) { w.Price, w.Load = 2, 5 }), word("b", 4, func(w *placement.Word) { w.Load = 2 })},
 			"a 8 kept; b 4 kept"},
 		"a price is unknown": {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Price = 2 }), word("b", 4, func(w *placement.Word) { w.Price = 0 })}, "a 8 kept; b 4 kept"},
@@ -70,6 +70,8 @@ func TestDivide(t *testing.T) {
 		"… but was lately":   {[]placement.Word{word("a", 8, func(w *placement.Word) { idle(w); w.Wants = 3 }), word("b", 4, func(w *placement.Word) { w.Kept = 12 })}, "a 8 kept; b 4 kept"},
 		"b is silent": {[]placement.Word{word("a", 4, full), word("b", 9, func(w *placement.Word) { w.Age = 31 * time.Second; w.Wants = 4 })},
 			"a 12 soonest; b 4 counted out: it is silent"},
+		"b has missed a beat": {[]placement.Word{word("a", 4, full), word("b", 4, func(w *placement.Word) { w.Age = 16 * time.Second })},
+			"a 12 only room; b 4 kept"},
 		"b does nothing": {[]placement.Word{word("a", 4, full), word("b", 4, func(w *placement.Word) { w.Deaf = true }), word("c", 4, nil)},
 			"a 4 kept; b 4 counted out: it was asked for pods and orders none; c 12 soonest"},
 		"a's load stays": {[]placement.Word{word("a", 4, func(w *placement.Word) { full(w); w.Alone = true }), word("b", 4, nil)},
@@ -112,7 +114,7 @@ func random(r *rand.Rand) []placement.Word {
 		w.Price = []float64{0.5, 1, 1.05, 3}[r.IntN(4)]
 		w.Moving = r.IntN(3) == 0
 		w.Calm, w.Stuck, w.Alone = r.IntN(3) > 0, r.IntN(12) == 0, r.IntN(12) == 0
-		w.Age = []time.Duration{0, 0, 0, 0, 0, time.Minute}[r.IntN(6)]
+		w.Age = []time.Duration{0, 0, 0, 0, 0, 0, 16 * time.Second, time.Minute}[r.IntN(8)]
 		out = append(out, w)
 	}
 	return out
@@ -142,7 +144,7 @@ func TestProperties(t *testing.T) {
 			n := s.Pods
 			if w.Stuck {
 				n = min(n, w.Ready)
-			} else if s.Pods < w.Max {
+			} else if s.Pods < w.Max && w.Age == 0 {
 				can++
 			}
 			sum, serves, served = sum+n, serves+min(w.Ready, s.Pods), served+w.Ready
