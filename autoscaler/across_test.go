@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -50,7 +51,9 @@ type fleetOf struct {
 	t       *testing.T
 	members []*member
 	rate    float64
-	sticky  bool // half of the clients of each stay with it
+	lag     int                          // rounds that words travel
+	way     []map[string][]fleet.Scaling // what is on its way, oldest first
+	sticky  bool                         // half of the clients of each stay with it
 }
 
 func newFleet(t *testing.T, rate float64, members ...*member) *fleetOf {
@@ -209,6 +212,10 @@ func (f *fleetOf) relay() {
 		}
 		said[m.name] = words
 	}
+	if f.way = append(f.way, said); len(f.way) <= f.lag {
+		return
+	}
+	said, f.way = f.way[0], f.way[1:]
 	for _, m := range f.members {
 		if m.mute {
 			continue
@@ -497,6 +504,39 @@ func TestEditSilencesNobody(t *testing.T) {
 		c1.loop.round(t.Context(), time.Now())
 		if a := &c1.loop.targets[webKey].across; a.word == nil || a.plan == nil {
 			t.Errorf("c1 takes no part: %s", a.text)
+		}
+	})
+}
+
+// TestLateWordsDoNotFlutter: words take nine seconds, while the load swings and is noisy: neither cluster orders what it has
+// just given up, or gives up what it has just ordered, because it heard old numbers of the other.
+func TestLateWordsDoNotFlutter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c1, c2 := newMember(t, "c1", "1", 30), newMember(t, "c2", "1", 40)
+		f := newFleet(t, 600, c1, c2)
+		f.lag = 9
+		f.pass(12*time.Minute, 10*time.Second)
+		noise := rand.New(rand.NewPCG(1, 2))
+		had, rising, turns := map[*member]int{}, map[*member]bool{}, 0
+		for second := range 320 {
+			f.rate = 600 * (1 + 0.4*math.Sin(float64(second)/50)) * (0.95 + 0.1*noise.Float64())
+			f.pass(time.Second, time.Second)
+			for _, m := range f.members {
+				n := m.replicas()
+				if before := had[m]; before > 0 && n != before {
+					if rising[m] != (n > before) {
+						turns++
+					}
+					rising[m] = n > before
+				}
+				had[m] = n
+			}
+			if need := f.rate * 0.02; float64(f.ready()) < need {
+				t.Fatalf("second %d: %d pods ready for %.1f cores of load", second, f.ready(), need)
+			}
+		}
+		if turns > 3 {
+			t.Errorf("%d times the other way", turns)
 		}
 	})
 }
