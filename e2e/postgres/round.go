@@ -206,7 +206,8 @@ func (c *Cluster) count(ctx context.Context, since time.Time, primary *site) (ac
 	return acked, len(lost(all, present)), nil
 }
 
-// heal switches the dead cluster on and makes all servers standbys of the new primary.
+// heal switches the dead cluster on and makes all servers standbys of the new primary. Then it waits until all reach the one
+// that was dead: a node that falls again and again is trusted later each time, and each round is to begin with all well.
 func (c *Cluster) heal(ctx context.Context, dead, primary *site) error {
 	machines, err := c.machines(ctx, dead.cluster)
 	if err != nil {
@@ -218,7 +219,12 @@ func (c *Cluster) heal(ctx context.Context, dead, primary *site) error {
 	if err := c.restore(ctx, primary); err != nil {
 		return fmt.Errorf("after the round: %w", err)
 	}
-	return nil
+	return c.each(func(s *site) error {
+		return stage.Await(ctx, time.Minute, func() error {
+			_, err := s.run(ctx, "psql", conninfo(dead.cluster, s.cluster)+" dbname=postgres", "-Atqc", "select 1")
+			return err
+		})
+	})
 }
 
 // machines of a cluster, its control plane first.
