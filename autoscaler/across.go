@@ -48,6 +48,8 @@ type across struct {
 	alone        time.Time // it covers itself until then
 	waits        time.Time // for pods to get ready, since then; zero: for none
 	ready        int
+	placed       int // pods that had a node when the room on nodes was looked at, at roomAt
+	roomAt       time.Time
 }
 
 // beat is when a cluster's word last changed, by the clock of this process: no two clocks are compared.
@@ -113,6 +115,9 @@ func (a *across) speak(now time.Time, t *target, w *world, d pilot.Demand) *flee
 		a.waits = now
 	}
 	a.ready = w.ready
+	if !a.roomAt.Equal(t.loop.roomAt) { // pods that got their node since then take room that was seen as free
+		a.placed, a.roomAt = w.placed, t.loop.roomAt
+	}
 	price := t.terms.PodHour
 	if n := t.terms.PodsPerNode; n > 0 {
 		price += t.terms.NodeHour / float64(n)
@@ -122,7 +127,7 @@ func (a *across) speak(now time.Time, t *target, w *world, d pilot.Demand) *flee
 		Wants: d.Wants, Needs: d.Needs, Floor: a.needs.Hold(now.Unix(), d.Needs, int64(lately.Seconds())), Kept: a.kept,
 		Load: math.Round(d.Load*1000) / 1000,
 		Pods: w.replicas, Ready: w.ready, Lost: w.lost, Min: t.terms.Min, Max: t.terms.Max,
-		Room: min(t.loop.room.pods(t.terms.PodCores, w.memory, w.replicas-w.placed), t.terms.Max),
+		Room: min(t.loop.room.pods(t.terms.PodCores, w.memory, w.replicas-a.placed), t.terms.Max),
 		Soon: d.Soon.Round(time.Second), Late: d.Late.Round(time.Second), Starts: d.Starts, Price: price,
 		Calm:   !a.rose.IsZero() && now.Sub(a.rose) >= lately,
 		Moving: !a.tried.IsZero() && now.Sub(a.tried) < moveIn,

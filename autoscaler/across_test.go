@@ -313,6 +313,26 @@ func (f *fleetOf) tell(when string) {
 	}
 }
 
+// TestRoomIsTakenOnce: c1 has room for a few pods more. A jump takes that room, and what is missing is ordered in c2; also
+// in the rounds in which the nodes are not looked at again after the pods came.
+func TestRoomIsTakenOnce(t *testing.T) {
+	for _, odd := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			c1, c2 := newMember(t, "c1", "1", 5), newMember(t, "c2", "1", 40)
+			f := newFleet(t, 200, c1, c2)
+			f.pass(10*time.Minute, 10*time.Second)
+			f.pass(4*time.Second+odd, time.Second)
+			f.tell("before")
+			f.rate = 600
+			f.pass(6*time.Second, time.Second)
+			f.tell("6 s after the jump")
+			if c1.replicas() != 5 || c2.replicas() < 6 {
+				t.Errorf("c1 has %d pods and room for 5, c2 has %d", c1.replicas(), c2.replicas())
+			}
+		})
+	}
+}
+
 // TestJumpGoesWhereItIsReadySoonest: c1 is cheap and its nodes are full, c2 is dear and has room. A jump is placed in c2,
 // and explained; in calm the pods are in c1 again, and never are fewer ready than the load needs.
 func TestJumpGoesWhereItIsReadySoonest(t *testing.T) {
