@@ -1,5 +1,5 @@
 // Package autoscale puts a web service of known capacity, load and Debian's Prometheus on a cluster of the lab, for the
-// story of the autoscaler and for `make autoscale`, where the real HPA and Seaway drive the same Deployment.
+// stories of the autoscaler and for `make autoscale`, where the real HPA and Seaway drive the same Deployment.
 package autoscale
 
 import (
@@ -65,10 +65,10 @@ type Site struct {
 	image   string
 }
 
-// Place puts everything on a cluster and waits until it works. The namespace must be there. With a provider the service's
-// pods need room, which it sells.
-func Place(ctx context.Context, s *stage.Stage, cluster string, start time.Duration, provider *Provider) (*Site, error) {
-	site := &Site{Cluster: cluster, Start: start, stage: s}
+// Place puts everything on a cluster and waits until it works. The namespace must be there, and the image in the nodes
+// (Image). With a provider the service's pods need room, which it sells.
+func Place(ctx context.Context, s *stage.Stage, image, cluster string, start time.Duration, provider *Provider) (*Site, error) {
+	site := &Site{Cluster: cluster, Start: start, stage: s, image: image}
 	l, err := s.Layout(ctx)
 	if err != nil {
 		return nil, err
@@ -78,9 +78,6 @@ func Place(ctx context.Context, s *stage.Stage, cluster string, start time.Durat
 		return nil, err
 	}
 	site.Node = c.IPs[c.Nodes[0]].String()
-	if err := site.images(ctx); err != nil {
-		return nil, err
-	}
 	path, err := s.Kubeconfig(ctx, cluster)
 	if err != nil {
 		return nil, err
@@ -115,35 +112,31 @@ func Place(ctx context.Context, s *stage.Stage, cluster string, start time.Durat
 	return site, site.working(ctx)
 }
 
-// Remove takes the autoscaler away, if there is one. What is in the service's namespace goes with that.
-func (s *Site) Remove(ctx context.Context) error {
-	if s == nil {
-		return nil
-	}
-	out, err := s.stage.Kubectl(ctx, s.Cluster, "get", "crd", "autoscalers.seaway.dev", "--ignore-not-found", "-o", "name")
+// Remove takes the autoscaler away from a cluster, if there is one. What is in the service's namespace goes with that.
+func Remove(ctx context.Context, s *stage.Stage, cluster string) error {
+	out, err := s.Kubectl(ctx, cluster, "get", "crd", "autoscalers.seaway.dev", "--ignore-not-found", "-o", "name")
 	if err != nil || strings.TrimSpace(out) == "" {
 		return err
 	}
-	if _, err := s.stage.Kubectl(ctx, s.Cluster, "delete", "autoscalers.seaway.dev", "-A", "--all", "--timeout=30s"); err != nil {
+	if _, err := s.Kubectl(ctx, cluster, "delete", "autoscalers.seaway.dev", "-A", "--all", "--timeout=30s"); err != nil {
 		return err
 	}
-	_, err = s.stage.Seawayctl(ctx, s.Cluster, "uninstall", "autoscaler")
+	_, err = s.Seawayctl(ctx, cluster, "uninstall", "autoscaler")
 	return err
 }
 
-// images are Debian's Prometheus and the service's program.
-func (s *Site) images(ctx context.Context) error {
-	root, err := s.stage.Debian(ctx, "prometheus")
+// Image puts Debian's Prometheus and the service's program into the nodes of clusters.
+func Image(ctx context.Context, s *stage.Stage, clusters ...string) (string, error) {
+	root, err := s.Debian(ctx, "prometheus")
 	if err != nil {
-		return err
+		return "", err
 	}
-	web, err := s.stage.Program(ctx, "./e2e/autoscale/web", "web")
+	web, err := s.Program(ctx, "./e2e/autoscale/web", "web")
 	if err != nil {
-		return err
+		return "", err
 	}
-	s.image, err = s.stage.EnsureImage(ctx, stage.RootImage{Name: "seaway-web", Only: s.Cluster, Files: map[string]string{"/etc/prometheus.yml": scrape},
+	return s.EnsureImage(ctx, stage.RootImage{Name: "seaway-web", Only: clusters, Files: map[string]string{"/etc/prometheus.yml": scrape},
 		Add: map[string]string{"/bin/web": web, "/bin/prometheus": filepath.Join(root, "usr", "bin", "prometheus")}})
-	return err
 }
 
 const scrape = `global: {scrape_interval: 1s, scrape_timeout: 900ms}
@@ -318,14 +311,15 @@ type Jumped struct {
 	Scale    time.Duration // from the metric to the scale
 }
 
-// Jump sets the load and waits until more replicas are asked for because of it: after the metric has changed by more than
-// chance makes it change (three standard deviations of what arrives in a second).
-func (s *Site) Jump(ctx context.Context, rps float64, limit time.Duration) (j Jumped, err error) {
+// Jump sets the load and waits until more replicas are asked for because of it, of the Deployment at a site, this one or
+// another: after the metric has changed by more than chance makes it change (three standard deviations of what arrives in
+// a second).
+func (s *Site) Jump(ctx context.Context, rps float64, at *Site, limit time.Duration) (j Jumped, err error) {
 	before, err := s.Metric(ctx, queries.rate)
 	if err != nil {
 		return j, err
 	}
-	if j.From, _, err = s.Replicas(ctx); err != nil {
+	if j.From, _, err = at.Replicas(ctx); err != nil {
 		return j, err
 	}
 	begun := time.Now()
@@ -339,7 +333,7 @@ func (s *Site) Jump(ctx context.Context, rps float64, limit time.Duration) (j Ju
 				seen = time.Now()
 			}
 		}
-		if j.To, _, err = s.Replicas(ctx); err != nil {
+		if j.To, _, err = at.Replicas(ctx); err != nil {
 			return j, err
 		}
 		if seen.IsZero() {
@@ -355,5 +349,5 @@ func (s *Site) Jump(ctx context.Context, rps float64, limit time.Duration) (j Ju
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return j, fmt.Errorf("still %d replicas %s after the load became %g a second", j.From, limit, rps)
+	return j, fmt.Errorf("%s still has %d replicas %s after the load of %s became %g a second", at.Cluster, j.From, limit, s.Cluster, rps)
 }

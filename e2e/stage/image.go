@@ -23,7 +23,7 @@ type RootImage struct {
 	Skip     []string          // files of those, by their base name
 	Files    map[string]string // path in the image → text
 	Add      map[string]string // path in the image → file here
-	Only     string            // the one cluster whose nodes need it; "": all
+	Only     []string          // the clusters whose nodes need it; none: all
 }
 
 // EnsureImage makes an image of im's files, puts it into every node that has not got it, and returns its name.
@@ -42,9 +42,11 @@ func (s *Stage) EnsureImage(ctx context.Context, im RootImage) (string, error) {
 		return "", err
 	}
 	imports := []string{"image", "import"}
-	if im.Only != "" {
-		l.Clusters = slices.DeleteFunc(l.Clusters, func(c Cluster) bool { return c.Name != im.Only })
-		imports = append(imports, "--cluster", im.Only)
+	if len(im.Only) > 0 {
+		l.Clusters = slices.DeleteFunc(l.Clusters, func(c Cluster) bool { return !slices.Contains(im.Only, c.Name) })
+	}
+	for _, c := range im.Only {
+		imports = append(imports, "--cluster", c)
 	}
 	if s.haveImage(ctx, l, name) {
 		return name, nil

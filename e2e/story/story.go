@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,7 +86,7 @@ type T interface {
 func (e *Engine) Play(t T, file string) {
 	name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
 	ctx, cancel := context.WithTimeoutCause(context.Background(), e.Limit, fmt.Errorf("a story may take %s", e.Limit))
-	p := &play{engine: e, stage: e.Stage, ctx: ctx, name: name, remembered: map[string]string{}, running: map[string]*running{}}
+	p := &play{engine: e, stage: e.Stage, ctx: ctx, name: name, remembered: map[string]string{}, running: map[string]*running{}, sites: map[string]*autoscale.Site{}}
 	r := Result{Story: name}
 	start := time.Now()
 	shim := &reporter{T: t, play: p}
@@ -152,7 +153,7 @@ type play struct {
 	script     *testscript.TestScript // of the line that is being played
 	remembered map[string]string
 	running    map[string]*running
-	site       *autoscale.Site // of the autoscaler's story
+	sites      map[string]*autoscale.Site // of the autoscaler's stories, by cluster
 	measures   []Measure
 	records    []any
 	said       []string
@@ -182,7 +183,8 @@ func (p *play) end() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 3*time.Minute)
 	defer cancel()
 	start := time.Now()
-	if err := errors.Join(p.site.Remove(ctx), p.stage.Clean(ctx)); err != nil {
+	removed := stage.Each(slices.Collect(maps.Keys(p.sites)), func(c string) error { return autoscale.Remove(ctx, p.stage, c) })
+	if err := errors.Join(removed, p.stage.Clean(ctx)); err != nil {
 		p.engine.tell("  the story could not be cleaned up: %v", err)
 		p.note("clean-up: " + err.Error())
 		return

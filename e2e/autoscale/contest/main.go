@@ -107,7 +107,11 @@ func (c *contest) all(ctx context.Context, keep bool) (err error) {
 		c.provider = &autoscale.Provider{Boot: c.boot, Idle: time.Minute, Room: c.room}
 		c.most = min(c.most, 2*c.room)
 	}
-	site, err := autoscale.Place(ctx, c.stage, "c1", c.after, c.provider)
+	image, err := autoscale.Image(ctx, c.stage, "c1")
+	if err != nil {
+		return err
+	}
+	site, err := autoscale.Place(ctx, c.stage, image, "c1", c.after, c.provider)
 	if err != nil {
 		return err
 	}
