@@ -16,7 +16,7 @@
 //
 // Doubt is cheap: it lasts an answer's round trip, and meanwhile data can be sent by two ways at once. So it may be
 // wrong often. Dead is expensive, and takes so many lost asks that neither loss of 10 % nor 200 ms of additional delay
-// leads there. A node is down when all ways are dead.
+// leads there. A node is down when one way is dead, and each other is, too, or has been silent for half as long.
 package detect
 
 import (
