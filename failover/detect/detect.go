@@ -385,6 +385,7 @@ func (p *Pair) conclude(now time.Duration) {
 	switch {
 	case p.state == fleet.ReachDown && works == 0 && p.provenDown(now), p.state != fleet.ReachDown && works == 0 && dead > 0 && !p.mute && p.proven(now):
 		p.mute = true
+		p.bury(now)
 		p.become(fleet.ReachUnknown, now)
 	case p.state == fleet.ReachDown:
 		p.rise(works > 0, now)
@@ -407,13 +408,19 @@ func (p *Pair) conclude(now time.Duration) {
 	}
 }
 
-// fall makes the node down, and with it all ways that ever worked.
-func (p *Pair) fall(now time.Duration) {
+// bury makes all ways dead that are in doubt, when it is concluded that none works: else the next late tick gives them more
+// time, and takes the verdict back.
+func (p *Pair) bury(now time.Duration) {
 	for _, w := range p.ways {
 		if w.State == Doubt {
 			w.die(now)
 		}
 	}
+}
+
+// fall makes the node down.
+func (p *Pair) fall(now time.Duration) {
+	p.bury(now)
 	p.become(fleet.ReachDown, now)
 	if p.fell > 0 && now-p.fell < flapMemory+p.riseTime() {
 		p.falls++

@@ -261,6 +261,34 @@ func TestProof(t *testing.T) {
 	}
 }
 
+// TestMuteStaysMute: a node that is mute since no way works is not up again because this process was late just then.
+func TestMuteStaysMute(t *testing.T) {
+	for late := 20 * ms; late <= 100*ms; late += 20 * ms {
+		n := usual(1)
+		e := n.ends[0]
+		for _, w := range e.ways {
+			n.cut(w, true)
+		}
+		n.run(n.now + 200*ms)
+		e.pair.Proof(n.now)
+		for end := n.now + time.Second; !e.pair.Mute() && n.now < end; {
+			n.run(n.now + ms)
+		}
+		if _, text := e.pair.Explain(detect.Surroundings{}, n.now); !strings.HasPrefix(text, "no answer on 3 paths") {
+			t.Errorf("mute: %q", text)
+		}
+		e.asleep = true
+		n.run(n.now + late)
+		e.asleep = false
+		n.at(n.now, e.tick)
+		for end := n.now + time.Second; n.now < end; n.run(n.now + ms) {
+			if s, _ := e.pair.State(); s != fleet.ReachUnknown {
+				t.Fatalf("late by %v: mute, then %s\n%s", late, s, n.log.String())
+			}
+		}
+	}
+}
+
 // TestRealLossIsAlwaysSeen: whatever the quality was before, a node that is gone is down within a second, and one that
 // is back is up again.
 func TestRealLossIsAlwaysSeen(t *testing.T) {
@@ -297,7 +325,7 @@ func TestRealLossIsAlwaysSeen(t *testing.T) {
 // node alive that died.
 func TestSlowWitnesses(t *testing.T) {
 	const deaths = 50
-	for _, c := range []struct{ vary, want time.Duration }{{0, 400 * ms}, {50 * ms, 500 * ms}, {100 * ms, 600 * ms}, {200 * ms, 900 * ms}} {
+	for _, c := range []struct{ vary, want time.Duration }{{0, 340 * ms}, {50 * ms, 440 * ms}, {100 * ms, 530 * ms}, {200 * ms, 750 * ms}} {
 		var total time.Duration
 		for seed := range uint64(deaths) {
 			n := usual(seed)
