@@ -314,20 +314,31 @@ func (f *fleetOf) tell(when string) {
 }
 
 // TestRoomIsTakenOnce: c1 has room for a few pods more. A jump takes that room, and what is missing is ordered in c2; also
-// in the rounds in which the nodes are not looked at again after the pods came.
+// in the rounds in which the nodes are not looked at again after the pods came, or cannot be.
 func TestRoomIsTakenOnce(t *testing.T) {
-	for _, odd := range []time.Duration{0, time.Second} {
+	for _, tc := range []struct {
+		odd   time.Duration
+		blind bool
+	}{{0, false}, {time.Second, false}, {0, true}} {
 		synctest.Test(t, func(t *testing.T) {
 			c1, c2 := newMember(t, "c1", "1", 5), newMember(t, "c2", "1", 40)
 			f := newFleet(t, 200, c1, c2)
 			f.pass(10*time.Minute, 10*time.Second)
-			f.pass(4*time.Second+odd, time.Second)
+			f.pass(4*time.Second+tc.odd, time.Second)
 			f.tell("before")
+			if tc.blind {
+				c1.loop.client = interceptor.NewClient(c1.loop.client.(client.WithWatch), interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+					if _, ok := list.(*corev1.NodeList); ok && len(opts) > 0 { // for the room on them
+						return errors.New("a test")
+					}
+					return c.List(ctx, list, opts...)
+				}})
+			}
 			f.rate = 600
 			f.pass(6*time.Second, time.Second)
 			f.tell("6 s after the jump")
 			if c1.replicas() != 5 || c2.replicas() < 6 {
-				t.Errorf("c1 has %d pods and room for 5, c2 has %d", c1.replicas(), c2.replicas())
+				t.Errorf("%+v: c1 has %d pods and room for 5, c2 has %d", tc, c1.replicas(), c2.replicas())
 			}
 		})
 	}

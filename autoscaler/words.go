@@ -45,11 +45,10 @@ func (l *loop) hearWords(ctx context.Context, now time.Time, list []v1alpha1.Aut
 	}
 	if now.Sub(l.roomAt) >= roomEvery || now.Before(l.roomAt) || l.room == nil {
 		if room, err := l.look(ctx); err == nil {
-			l.room = room
+			l.room, l.roomAt = room, now
 		} else {
 			l.log.Warn("cannot tell the room on nodes", "err", err)
 		}
-		l.roomAt = now
 	}
 }
 
