@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"seaway.dev/seaway/datapath"
+	"seaway.dev/seaway/datapath/flow"
 	"seaway.dev/seaway/datapath/netns"
 	"seaway.dev/seaway/datapath/podtest"
 	"seaway.dev/seaway/fleet"
@@ -105,6 +106,15 @@ func TestDeadIsAnError(t *testing.T) {
 	stay, staying := open(t, a, "tcp", "10.77.0.7:8080")
 	lasting, still := open(t, d, "tcp", "10.77.0.5:9090")
 	cni := cniPair(t, a, b)
+	if err := a.NS.Do(func() error { // from the CNI's address to a number that is b's on the slice
+		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.IPs[0], 0)), net.UDPAddrFromAddrPort(addrPort("10.77.0.6:8080")))
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close() })
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 
 	// Control: without Steer nobody hears anything.
 	select {
@@ -119,6 +129,9 @@ func TestDeadIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("steered in %v: %+v", took, done)
+	if want := (flow.Ended{TCP: 4, UDP: 4}); done.Ended != want {
+		t.Errorf("ended %+v, want %+v: each of %v once, and nothing that is not on the slice", done.Ended, want, toB)
+	}
 	for of, c := range readers {
 		select {
 		case err := <-c:
