@@ -205,7 +205,7 @@ func TestNoFalseVerdict(t *testing.T) {
 	}
 }
 
-// TestOthersAreSlower: the way in use is lost, and the others get slower: in the same moment by 100 ms, or later by 350 ms. The
+// TestOthersAreSlower: the way in use is lost, and the others get slower: in the same moment by 150 ms, or later by 350 ms. The
 // node lives.
 func TestOthersAreSlower(t *testing.T) {
 	falls := func(later, slower time.Duration) (n int) {
@@ -224,7 +224,7 @@ func TestOthersAreSlower(t *testing.T) {
 		}
 		return n
 	}
-	for later, slower := range map[time.Duration]time.Duration{0: 100 * ms, 10 * time.Second: 350 * ms} {
+	for later, slower := range map[time.Duration]time.Duration{0: 150 * ms, 10 * time.Second: 350 * ms} {
 		if n := falls(later, slower); n > 0 {
 			t.Errorf("%v later %v slower: called down %d times in 50", later, slower, n)
 		}
