@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -46,7 +47,11 @@ func anew(name string, machines ...string) []string {
 
 // forget makes the client's node forget that others fell: how long one must answer until it is trusted again doubles with
 // each fall within a minute, and each run is to be a first fall.
-var forget = append([]string{role("c1n1", "tunnel .*--itself", "KILL")}, anew("agent", "c1n1")...)
+var forget = forgetting("c1n1")
+
+func forgetting(machines ...string) []string {
+	return append([]string{role(strings.Join(machines, ","), "tunnel .*--itself", "KILL")}, anew("agent", machines...)...)
+}
 
 // restart rolls workloads of Seaway in members.
 func restart(what string) []string {
@@ -144,10 +149,11 @@ var Catalogue = []Fault{
 		Hold:   20 * time.Second, Undo: []string{"on " + controls + " sh -c 'nft delete table inet chaos; true'"}, Expect: unnoticed},
 	{Name: "flapping", Tells: "all links are off and on for 5 s each, twice: damped, and all is well a second after each return",
 		Inject: lines(links("cut"), []string{"wait 5s"}, links("heal"), []string{"wait 5s"}, links("cut"), []string{"wait 5s"}, links("heal")),
-		Watch:  4 * time.Second, Expect: []string{slice + " excess p99 <= 1s", slice + " stuck sum = 0"}, Control: []string{"far.stream gap p50 >= 4s"}},
-	{Name: "blips", Tells: "each cluster is cut off for a moment, thirty times in a minute: nothing breaks, and no verdict flips",
+		Hold:   4 * time.Second, Undo: forgetting("c1n1", "c2n1", "c3n1"),
+		Expect: []string{slice + " excess p99 <= 1s", slice + " stuck sum = 0"}, Control: []string{"far.stream gap p50 >= 4s"}},
+	{Name: "blips", Tells: "each cluster is cut off for a moment, thirty times in a minute: nobody is taken for dead, which would break connections",
 		Inject: blips(10), Hold: time.Second, Undo: []string{"lab wan heal c1 all", "lab wan heal c2 all", "lab wan heal c3 all"},
-		Expect:  []string{slice + " resets sum = 0", streams + " stuck sum = 0", streams + " excess p99 <= 500ms", "any flips sum = 0"},
+		Expect:  []string{slice + " resets sum = 0", streams + " stuck sum = 0", "far.stream,third.stream excess p99 <= 300ms"}, // a lost SYN is sent again after a second
 		Control: []string{"far.stream gap p50 >= 100ms"}},
 	{Name: "loss-jitter", Tells: "5 % loss and 50 ms of jitter: slow, and no verdict flips",
 		Inject: wan("--loss 5% --delay 60ms --jitter 50ms"), Hold: 12 * time.Second, Undo: wan("--loss 0% --jitter 0s --delay 10ms"),
