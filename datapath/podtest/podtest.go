@@ -129,8 +129,9 @@ func Snapshot(t testing.TB, ns *netns.NS) string {
 		}
 		fmt.Fprintf(&b, "# %s\n", strings.Join(args, " "))
 		lines := slices.Collect(strings.Lines(out))
-		if slices.Contains(args, "route") {
-			slices.Sort(lines) // the kernel's own come in whatever order links begin to carry
+		if args[0] == "ip" {
+			slices.Sort(lines) // the kernel's own come in whatever order links begin to carry, and now and then twice
+			lines = slices.Compact(lines)
 		}
 		for _, line := range lines {
 			if !strings.HasPrefix(line, "multicast ff00::/8 dev veth") { // the kernel's, once the link carries
