@@ -313,3 +313,30 @@ func TestSteerDoesNotWait(t *testing.T) {
 		t.Errorf("Steer took %v while a round of %v went on", longest, round)
 	}
 }
+
+// TestOneErrorKeepsNobodyWaiting: that the sockets of one pod cannot be listed keeps no other from being told.
+func TestOneErrorKeepsNobodyWaiting(t *testing.T) {
+	r := newRig(t)
+	s, a, _, _ := town(r)
+	r.apply(s)
+	_, reader := open(t, a, "tcp", "10.77.0.6:8080")
+	broken, err := a.NS.Dup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = broken.Close()
+	pods := []flow.Pod{{Name: "shop/broken", NS: broken, Addrs: []netip.Addr{netip.MustParseAddr("10.77.0.5")}},
+		{Name: "shop/a", NS: a.NS, Addrs: []netip.Addr{netip.MustParseAddr("10.77.0.5")}}}
+	done, err := flow.End(r.open(s), pods, map[netip.Addr]bool{netip.MustParseAddr("10.77.0.6"): true}, nil)
+	if err == nil || !strings.Contains(err.Error(), "shop/broken") || done.TCP != 1 {
+		t.Errorf("ended %+v, %v; want one, and an error that names shop/broken", done, err)
+	}
+	select {
+	case err := <-reader:
+		if !errors.Is(err, syscall.ECONNABORTED) {
+			t.Errorf("a's reader: %v", err)
+		}
+	case <-time.After(time.Second):
+		t.Error("a's reader still waits")
+	}
+}
